@@ -1,0 +1,72 @@
+"""NoPokeDB: an embedded vector database. One folder, nothing acknowledged is ever lost, fast answers.
+
+    from nopokedb import NoPokeDB
+
+    db = NoPokeDB(dim=384, path="./data")
+    db.add(vector, {"title": "a record"})
+    hits = db.query(vector, k=5)
+"""
+
+from nopokedb.asynchronous import AsyncNoPokeDB
+from nopokedb.catalog import drop_collection, list_collections
+from nopokedb.database import Batch, NoPokeDB
+from nopokedb.engine import SegmentStats, Stats
+from nopokedb.errors import (
+    BatchTooLargeError,
+    ClosedError,
+    CollectionNotFoundError,
+    CorruptionError,
+    DatabaseLockedError,
+    DuplicateIdError,
+    ForkedHandleError,
+    InvalidIdError,
+    InvalidInputError,
+    InvalidMetadataError,
+    InvalidVectorError,
+    LegacyFolderError,
+    NeedsRecoveryError,
+    NeedsReopenError,
+    NewerFormatError,
+    NoPokeError,
+    NotADatabaseError,
+    OutcomeUnknownError,
+    ReadOnlyError,
+    RecordNotFoundError,
+    SettingsMismatchError,
+)
+from nopokedb.records import Hit, Record
+
+__version__ = "1.0.0.dev0"
+
+__all__ = [
+    "AsyncNoPokeDB",
+    "Batch",
+    "BatchTooLargeError",
+    "ClosedError",
+    "CollectionNotFoundError",
+    "CorruptionError",
+    "DatabaseLockedError",
+    "DuplicateIdError",
+    "ForkedHandleError",
+    "Hit",
+    "InvalidIdError",
+    "InvalidInputError",
+    "InvalidMetadataError",
+    "InvalidVectorError",
+    "LegacyFolderError",
+    "NeedsRecoveryError",
+    "NeedsReopenError",
+    "NewerFormatError",
+    "NoPokeDB",
+    "NoPokeError",
+    "NotADatabaseError",
+    "OutcomeUnknownError",
+    "ReadOnlyError",
+    "Record",
+    "RecordNotFoundError",
+    "SegmentStats",
+    "SettingsMismatchError",
+    "Stats",
+    "drop_collection",
+    "list_collections",
+]

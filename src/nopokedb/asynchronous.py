@@ -1,0 +1,155 @@
+"""`AsyncNoPokeDB`: the methods of `NoPokeDB`, awaitable. Each runs in a thread, so the event loop never waits for a
+disk; the native searches release the interpreter lock."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from nopokedb.database import Batch, NoPokeDB
+from nopokedb.engine import Stats
+from nopokedb.records import Hit, Id, Part, Record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_PAGE = 256
+
+
+class AsyncNoPokeDB:
+    """Takes the arguments of `NoPokeDB` and opens the folder at the first await (`async with`, `open()` or any
+    method), where its errors are raised too.
+
+    async with AsyncNoPokeDB(dim=384, path="./data") as db:
+        await db.add(vector, {"title": "a record"})
+        hits = await db.query(vector, k=5)
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._arguments = (args, kwargs)
+        self._database: NoPokeDB | None = None
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> NoPokeDB:
+        """Open the folder if that has not happened yet; the handle underneath."""
+        async with self._opening:
+            if self._database is None:
+                args, kwargs = self._arguments
+                self._database = await asyncio.to_thread(NoPokeDB, *args, **kwargs)
+        return self._database
+
+    async def _run(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        database = self._database or await self.open()
+        return await asyncio.to_thread(method, database, *args, **kwargs)
+
+    async def add(
+        self, vector: Any, metadata: Mapping[str, Any] | None = None, *, id: Id | None = None, text: str | None = None
+    ) -> Id:
+        """See `NoPokeDB.add`."""
+        return await self._run(NoPokeDB.add, vector, metadata, id=id, text=text)
+
+    async def add_many(
+        self, vectors: Any, metadatas: Iterable[Mapping[str, Any] | None] | None = None, **options: Any
+    ) -> list[Id]:
+        """See `NoPokeDB.add_many`."""
+        return await self._run(NoPokeDB.add_many, vectors, metadatas, **options)
+
+    async def upsert(
+        self, id: Id, vector: Any = None, metadata: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        """See `NoPokeDB.upsert`."""
+        await self._run(NoPokeDB.upsert, id, vector, metadata, **options)
+
+    async def upsert_many(
+        self,
+        ids: Iterable[Id],
+        vectors: Any = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        **options: Any,
+    ) -> None:
+        """See `NoPokeDB.upsert_many`."""
+        await self._run(NoPokeDB.upsert_many, ids, vectors, metadatas, **options)
+
+    async def update_many(self, ids: Iterable[Id], metadata: Mapping[str, Any], *, merge: bool = True) -> int:
+        """See `NoPokeDB.update_many`."""
+        return await self._run(NoPokeDB.update_many, ids, metadata, merge=merge)
+
+    async def delete(self, id: Id) -> bool:
+        """See `NoPokeDB.delete`."""
+        return await self._run(NoPokeDB.delete, id)
+
+    async def delete_many(self, ids: Iterable[Id]) -> int:
+        """See `NoPokeDB.delete_many`."""
+        return await self._run(NoPokeDB.delete_many, ids)
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[Batch]:
+        """See `NoPokeDB.batch`. The batch's own methods only collect and are called without await."""
+        database = self._database or await self.open()
+        collecting = database.batch()
+        batch = await asyncio.to_thread(collecting.__enter__)
+        try:
+            yield batch
+        except BaseException as error:
+            await asyncio.to_thread(collecting.__exit__, type(error), error, error.__traceback__)
+            raise
+        else:
+            await asyncio.to_thread(collecting.__exit__, None, None, None)
+
+    async def get(self, id: Id) -> dict[str, Any] | None:
+        """See `NoPokeDB.get`."""
+        return await self._run(NoPokeDB.get, id)
+
+    async def get_many(self, ids: Iterable[Id], *, include: Sequence[Part] = ("metadata",)) -> list[Record | None]:
+        """See `NoPokeDB.get_many`."""
+        return await self._run(NoPokeDB.get_many, ids, include=include)
+
+    async def count(self) -> int:
+        """See `NoPokeDB.count`."""
+        return await self._run(NoPokeDB.count)
+
+    async def scan(
+        self, *, after: Id | None = None, limit: int | None = None, include: Sequence[Part] = ("metadata",)
+    ) -> AsyncIterator[Record]:
+        """See `NoPokeDB.scan`; used with `async for`."""
+        records = await self._run(NoPokeDB.scan, after=after, limit=limit, include=include)
+        while page := await asyncio.to_thread(lambda: list(itertools.islice(records, _PAGE))):
+            for record in page:
+                yield record
+
+    async def query(self, vector: Any, k: int = 5, ef: int | None = None, **options: Any) -> list[Hit]:
+        """See `NoPokeDB.query`."""
+        return await self._run(NoPokeDB.query, vector, k, ef, **options)
+
+    async def query_many(self, vectors: Any, k: int = 5, ef: int | None = None, **options: Any) -> list[list[Hit]]:
+        """See `NoPokeDB.query_many`."""
+        return await self._run(NoPokeDB.query_many, vectors, k, ef, **options)
+
+    async def save(self) -> None:
+        """See `NoPokeDB.save`."""
+        await self._run(NoPokeDB.save)
+
+    async def refresh(self) -> None:
+        """See `NoPokeDB.refresh`."""
+        await self._run(NoPokeDB.refresh)
+
+    async def stats(self) -> Stats:
+        """See `NoPokeDB.stats`."""
+        return await self._run(NoPokeDB.stats)
+
+    async def close(self) -> None:
+        """See `NoPokeDB.close`."""
+        if self._database is not None:
+            await asyncio.to_thread(self._database.close)
+
+    async def __aenter__(self) -> AsyncNoPokeDB:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,626 @@
+"""`NoPokeDB`: the one class a user meets. It checks every argument, then calls an engine."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+import numpy as np
+
+from nopokedb.distribution import install_hint
+from nopokedb.engine import Engine, Stats, Write
+from nopokedb.errors import (
+    ClosedError,
+    InvalidInputError,
+    InvalidVectorError,
+    NoPokeError,
+    RecordNotFoundError,
+)
+from nopokedb.records import (
+    MAX_BATCH_BYTES,
+    MAX_DIM,
+    MAX_K,
+    Durability,
+    Hit,
+    Id,
+    IndexKind,
+    Part,
+    Record,
+    Space,
+    Vectors,
+    check_choice,
+    check_id,
+    check_ids,
+    check_include,
+    check_int,
+    check_lengths,
+    check_text,
+    check_vector,
+    check_vectors,
+    encode_metadata,
+)
+
+if TYPE_CHECKING:
+    from nopokedb.embedded.storage.manifest import Settings
+
+_COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_MAX_M, _MAX_EF_CONSTRUCTION, _MAX_EF = 256, 10_000, 10_000_000
+_MISSING: Final = object()
+T = TypeVar("T")
+
+
+class NoPokeDB:
+    """A collection of records (id, vector, metadata, text) in one folder, searched by vector.
+
+    Every write is durable when it returns, every read sees all writes that returned before it. One process
+    writes; any number of threads may use one handle; other processes open the folder with `read_only=True`.
+    Close the handle (or use `with`): nothing is lost without it, but the next open has more to do.
+
+    Args:
+        dim: components of a vector, 1 to 16,384. With it a missing collection is created; without it, it must
+            exist.
+        max_elements: how many records are expected. A hint; the collection grows without limit.
+        path: the folder. Created with its parents if `dim` is given.
+        space: "cosine" (distance 1 - cos), "l2" (squared Euclidean) or "ip" (1 - dot product). Left at its
+            default without `dim`, the stored one holds.
+        M, ef_construction: shape of HNSW graphs (links per node; candidates while building). Other values than the
+            defaults select HNSW under index="auto".
+        ef: length of the candidate list before exact reranking, honoured exactly, at least k. None: as long as
+            measured to reach a recall of 0.99.
+        collection: name of a folder below `path`.
+        index: "auto" (a scan of short codes, a graph when the collection is large), "exact", "scan", "graph" or
+            "hnsw".
+        durability: "full" syncs each batch to the medium before it returns; "os" hands it to the operating
+            system, which survives a killed process but not a power cut.
+        read_only: look, do not write; `refresh()` moves forward to what the writer has published.
+        max_memory: bytes that indexes may hold in memory beside the mapped vectors. What does not fit is searched
+            exactly.
+
+    Raises:
+        InvalidInputError, SettingsMismatchError: arguments that are wrong, or disagree with what is stored.
+        CollectionNotFoundError: no collection, and no `dim` to create one.
+        NotADatabaseError, LegacyFolderError, NewerFormatError: the folder holds something else.
+        DatabaseLockedError: another handle has it open for writing.
+        NeedsRecoveryError: read-only, and the last writer did not close.
+        CorruptionError: stored bytes are damaged.
+    """
+
+    def __init__(
+        self,
+        dim: int | None = None,
+        max_elements: int | None = None,
+        path: str | Path = "./data",
+        space: Space = "cosine",
+        M: int = 16,
+        ef_construction: int = 200,
+        ef: int | None = None,
+        *,
+        collection: str | None = None,
+        index: IndexKind = "auto",
+        durability: Durability = "full",
+        read_only: bool = False,
+        max_memory: int | None = None,
+    ) -> None:
+        if dim is not None:
+            dim = check_int("dim", dim, 1, MAX_DIM)
+        if max_elements is not None:
+            check_int("max_elements", max_elements, 0, 2**62)
+        if max_memory is not None:
+            check_int("max_memory", max_memory, 0, 2**62)
+        check_choice("space", space, Space)
+        check_choice("index", index, IndexKind)
+        check_choice("durability", durability, Durability)
+        check_int("M", M, 2, _MAX_M)
+        check_int("ef_construction", ef_construction, 1, _MAX_EF_CONSTRUCTION)
+        self.ef = None if ef is None else check_int("ef", ef, 1, _MAX_EF)
+        self.max_elements = max_elements
+        self.path = str(resolve_folder(path, collection))
+        self._engine = self._open(dim, space, M, ef_construction, index, durability, bool(read_only), max_memory)
+        self.dim: int = self._engine.dim
+        self.space: str = self._engine.space
+
+    def _open(
+        self,
+        dim: int | None,
+        space: str,
+        M: int,
+        ef_construction: int,
+        index: str,
+        durability: str,
+        read_only: bool,
+        max_memory: int | None,
+    ) -> Engine:
+        # Imported here: `import nopokedb` stays quick, native libraries load with the first open.
+        from nopokedb.embedded.engine import EmbeddedEngine
+        from nopokedb.embedded.recovery import require_collection
+        from nopokedb.embedded.storage.manifest import Settings
+
+        folder = Path(self.path)
+        settings: Settings | None = None
+        if dim is not None:
+            settings = Settings(dim, space, M, ef_construction, index)
+        else:
+            stored = require_collection(folder).settings
+            settings = Settings(
+                stored.dim, stored.space if space == "cosine" else space, M, ef_construction, index
+            )
+        return EmbeddedEngine(
+            folder, settings=settings, durability=durability, read_only=read_only, max_memory=max_memory
+        )
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    def add(
+        self, vector: Any, metadata: Mapping[str, Any] | None = None, *, id: Id | None = None, text: str | None = None
+    ) -> Id:
+        """Add one record, durable when this returns.
+
+        Args:
+            vector: shape (dim,), anything that NumPy turns into finite float32.
+            metadata: a JSON object; None is stored as `{}`.
+            id: an int of 64 bits or a str; None takes the next automatic int, which is never used twice.
+            text: kept and returned with the record.
+
+        Returns: the id. Raises `DuplicateIdError` if the id exists, `InvalidInputError` for bad input.
+        """
+        write = Write(
+            "add",
+            None if id is None else [check_id(id)],
+            1,
+            check_vector(vector, self.dim, self.space)[None, :],
+            [encode_metadata(metadata)],
+            [check_text(text)],
+        )
+        return self._write_one(write)[0]
+
+    def add_many(
+        self,
+        vectors: Any,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[Id] | None = None,
+        texts: Iterable[str | None] | None = None,
+        batch_size: int = 1000,
+        progress: bool = False,
+    ) -> list[Id]:
+        """Add records, durable when this returns.
+
+        An array or list of up to 256 MB is one atomic batch, checked whole before anything is written. Iterators,
+        and larger input, are written in atomic chunks of `batch_size`; an error then carries the ids of the chunks
+        before it as `.committed`.
+
+        Args:
+            vectors: shape (n, dim), or an iterable of n vectors.
+            metadatas, ids, texts: one per vector, as in `add`.
+            progress: show a progress bar (extra "progress").
+
+        Returns: the ids, in order.
+        """
+        ids_of_chunks = self._write_many("add", ids, vectors, metadatas, texts, False, batch_size, progress)
+        return [id_ for ids_ in ids_of_chunks for id_ in ids_]
+
+    def upsert(
+        self,
+        id: Any = _MISSING,
+        vector: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        text: str | None = None,
+        merge: bool = False,
+        vid: Any = _MISSING,
+    ) -> None:
+        """Add the record or replace the given parts of it; parts that are None stay as they are.
+
+        A new id needs a vector. With `merge` the metadata are a merge patch (RFC 7396: None removes a key). `vid` is
+        another name of `id`.
+        """
+        key = _one_id(id, vid)
+        if vector is None and metadata is None and text is None:
+            raise InvalidInputError(f"expected a vector, metadata or text for {key!r}, got none of them")
+        if merge and metadata is None:
+            raise InvalidInputError("expected metadata to merge, got none")
+        write = Write(
+            "upsert",
+            [key],
+            1,
+            None if vector is None else check_vector(vector, self.dim, self.space)[None, :],
+            None if metadata is None else [encode_metadata(metadata)],
+            None if text is None else [check_text(text)],
+            merge,
+        )
+        self._write_one(write)
+
+    def upsert_many(
+        self,
+        ids: Iterable[Id],
+        vectors: Any = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        texts: Iterable[str | None] | None = None,
+        merge: bool = False,
+        batch_size: int = 1000,
+        progress: bool = False,
+    ) -> None:
+        """`upsert` for many: atomic and chunked as `add_many`. A None inside `metadatas` or `texts` keeps what is
+        there."""
+        if vectors is None and metadatas is None and texts is None:
+            raise InvalidInputError("expected vectors, metadatas or texts, got none of them")
+        if merge and metadatas is None:
+            raise InvalidInputError("expected metadatas to merge, got none")
+        for _ in self._write_many("upsert", ids, vectors, metadatas, texts, merge, batch_size, progress):
+            pass
+
+    def update_many(self, ids: Iterable[Id], metadata: Mapping[str, Any], *, merge: bool = True) -> int:
+        """Change the metadata of all these records in one atomic batch; absent ids are skipped.
+
+        `metadata` is a merge patch (RFC 7396), or with `merge=False` the new metadata. Returns how many records
+        changed.
+        """
+        if metadata is None:
+            raise InvalidInputError("expected metadata to set, got None")
+        keys = check_ids(ids)
+        if not keys:
+            return 0
+        return self._count_one(Write("update", keys, len(keys), metadatas=[encode_metadata(metadata)], merge=merge))
+
+    def delete(self, id: Any = _MISSING, *, vid: Any = _MISSING) -> bool:
+        """Delete the record; durable when this returns. False if there is none. `vid` is another name of `id`."""
+        return bool(self._count_one(Write("delete", [_one_id(id, vid)], 1)))
+
+    def delete_many(self, ids: Iterable[Id]) -> int:
+        """Delete these records in one atomic batch; absent ids are skipped. Returns how many there were."""
+        keys = check_ids(ids)
+        return self._count_one(Write("delete", keys, len(keys))) if keys else 0
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Collect writes into one atomic batch, written when the block ends; an exception writes nothing.
+
+        with db.batch() as b:
+            b.delete(7)
+            b.add(vector, {"name": "new"})
+        """
+        batch = Batch(self)
+        try:
+            yield batch
+            if batch._writes:
+                self._engine.write(batch._writes)
+        finally:
+            batch._open = False
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def get(self, id: Any = _MISSING, *, vid: Any = _MISSING) -> dict[str, Any] | None:
+        """The record's metadata, None if there is no such record. `vid` is another name of `id`."""
+        record = self._engine.get([_one_id(id, vid)], ("metadata",))[0]
+        return None if record is None else record.metadata
+
+    def get_many(self, ids: Iterable[Id], *, include: Sequence[Part] = ("metadata",)) -> list[Record | None]:
+        """The records of these ids in order, None where there is none. `include`: metadata, vector, text."""
+        if isinstance(ids, str | bytes):
+            check_ids(ids)  # raises
+        return self._engine.get([check_id(id_) for id_ in ids], check_include(include))
+
+    def __getitem__(self, id: Id) -> Record:
+        """The whole record; `RecordNotFoundError` (a KeyError) if there is none."""
+        record = self._engine.get([check_id(id)], ("metadata", "vector", "text"))[0]
+        if record is None:
+            raise RecordNotFoundError(f"expected a record with id {id!r}, found none")
+        return record
+
+    def __contains__(self, id: object) -> bool:
+        return self._engine.exists(check_id(id))
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def count(self) -> int:
+        """How many records there are."""
+        return self._engine.count()
+
+    def scan(
+        self, *, after: Id | None = None, limit: int | None = None, include: Sequence[Part] = ("metadata",)
+    ) -> Iterator[Record]:
+        """All records in id order (ints, then strs by their UTF-8 bytes), as of the moment of this call.
+
+        Args:
+            after: continue behind this id, which need not exist.
+            limit: return at most this many.
+            include: metadata, vector, text.
+        """
+        if after is not None:
+            after = check_id(after)
+        if limit is not None:
+            check_int("limit", limit, 0, 2**62)
+        return self._engine.scan(after, limit, check_include(include))
+
+    def query(
+        self,
+        vector: Any,
+        k: int = 5,
+        ef: int | None = None,
+        *,
+        max_distance: float | None = None,
+        include: Sequence[Part] = ("metadata",),
+    ) -> list[Hit]:
+        """The k nearest records, best first; fewer only if there are fewer.
+
+        Args:
+            vector: shape (dim,).
+            k: 1 to 100,000.
+            ef: candidates before exact reranking, honoured exactly, at least k. None: the handle's, else as many as
+                measured to reach a recall of 0.99.
+            max_distance: leave out hits farther than this.
+            include: metadata, vector, text.
+
+        Returns: hits ordered by score, larger is better (cosine similarity, dot product, or minus squared distance);
+        ties by id. Distances are exact, in float64.
+        """
+        query = check_vector(vector, self.dim, self.space)
+        return self._query(query[None, :], k, ef, max_distance, include)[0]
+
+    def query_many(
+        self,
+        vectors: Any,
+        k: int = 5,
+        ef: int | None = None,
+        *,
+        max_distance: float | None = None,
+        include: Sequence[Part] = ("metadata",),
+    ) -> list[list[Hit]]:
+        """`query` for vectors of shape (n, dim) against one state of the collection, on all cores."""
+        return self._query(check_vectors(vectors, self.dim, self.space), k, ef, max_distance, include)
+
+    def _query(
+        self, queries: Vectors, k: int, ef: int | None, max_distance: float | None, include: Sequence[Part]
+    ) -> list[list[Hit]]:
+        k = check_int("k", k, 1, MAX_K)
+        ef = self.ef if ef is None else check_int("ef", ef, 1, _MAX_EF)
+        if max_distance is not None and (
+            isinstance(max_distance, bool)
+            or not isinstance(max_distance, int | float | np.number)
+            or math.isnan(max_distance)
+        ):
+            raise InvalidInputError(f"expected max_distance to be a number, got {max_distance!r}")
+        return self._engine.query(queries, k, ef, max_distance, check_include(include))
+
+    # --- keeping ---------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Checkpoint: bring the stores up to date on the medium and empty the log. Writes are durable without it;
+        the next open is quicker after it."""
+        self._engine.save()
+
+    def refresh(self) -> None:
+        """Move a read-only handle forward to what the writer has published. A writing handle is always there."""
+        self._engine.refresh()
+
+    def stats(self) -> Stats:
+        """Counts, sizes, indexes, and what opening repaired."""
+        return self._engine.stats()
+
+    def close(self) -> None:
+        """Checkpoint and release the folder. Closing twice is harmless."""
+        self._engine.close()
+
+    def __enter__(self) -> NoPokeDB:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        try:
+            state = f"{self.count()} records"
+        except (ClosedError, RuntimeError):
+            state = "closed"
+        return f"<NoPokeDB {self.path} dim={self.dim} space={self.space} {state}>"
+
+    # --- inside ----------------------------------------------------------------------------------------------
+
+    def _write_one(self, write: Write) -> list[Id]:
+        result = self._engine.write([write])[0]
+        assert isinstance(result, list)
+        return result
+
+    def _count_one(self, write: Write) -> int:
+        result = self._engine.write([write])[0]
+        assert isinstance(result, int)
+        return result
+
+    def _write_many(
+        self,
+        kind: Literal["add", "upsert"],
+        ids: Iterable[Id] | None,
+        vectors: Any,
+        metadatas: Iterable[Mapping[str, Any] | None] | None,
+        texts: Iterable[str | None] | None,
+        merge: bool,
+        batch_size: int,
+        progress: bool,
+    ) -> Iterator[list[Id]]:
+        """Check and write, whole if possible, else in chunks; yields the ids of each atomic batch."""
+        batch_size = check_int("batch_size", batch_size, 1, 10_000_000)
+        columns: dict[str, Any] = {"vectors": vectors, "ids": ids, "metadatas": metadatas, "texts": texts}
+        given = {name: column for name, column in columns.items() if column is not None}
+        if vectors is None and kind == "add":
+            raise InvalidVectorError("expected vectors to add, got None")
+        whole = all(hasattr(column, "__len__") for column in given.values())
+        chunks: Iterable[Write]
+        total: int | None = None
+        if whole:
+            total = check_lengths(**{name: len(column) for name, column in given.items()})
+            if vectors is None or _nbytes(vectors, total, self.dim) <= MAX_BATCH_BYTES:
+                write = self._checked(kind, given, merge)
+                chunks = [write] if _batch_bytes(write) <= MAX_BATCH_BYTES else _split(write, batch_size)
+            else:
+                chunks = (
+                    self._checked(kind, {name: column[at : at + batch_size] for name, column in given.items()}, merge)
+                    for at in range(0, total, batch_size)
+                )
+        else:
+            chunks = self._chunks(kind, given, merge, batch_size)
+        committed: list[Id] = []
+        bar = _progress_bar(total) if progress else None
+        try:
+            for write in chunks:
+                written = self._write_one(write)
+                committed += written
+                if bar is not None:
+                    bar.update(write.count)
+                yield written
+        except NoPokeError as error:
+            error.committed = committed
+            raise
+        finally:
+            if bar is not None:
+                bar.close()
+
+    def _chunks(
+        self, kind: Literal["add", "upsert"], given: dict[str, Any], merge: bool, batch_size: int
+    ) -> Iterator[Write]:
+        """Checked chunks from iterators that must end together."""
+        iterators = {name: iter(column) for name, column in given.items()}
+        while True:
+            chunk = {name: list(itertools.islice(iterator, batch_size)) for name, iterator in iterators.items()}
+            if not any(chunk.values()):
+                return
+            yield self._checked(kind, chunk, merge)
+
+    def _checked(self, kind: Literal["add", "upsert"], given: dict[str, Any], merge: bool) -> Write:
+        """One batch, every part of it checked."""
+        vectors = check_vectors(given["vectors"], self.dim, self.space) if "vectors" in given else None
+        ids = check_ids(given["ids"]) if "ids" in given else None
+        metadatas: list[bytes | None] | None = None
+        if "metadatas" in given:
+            keeps = kind == "upsert"
+            metadatas = [None if keeps and item is None else encode_metadata(item) for item in given["metadatas"]]
+        texts = [check_text(text) for text in given["texts"]] if "texts" in given else None
+        count = check_lengths(
+            vectors=_length(vectors), ids=_length(ids), metadatas=_length(metadatas), texts=_length(texts)
+        )
+        if kind == "add":
+            metadatas = metadatas or [b"{}"] * count
+            texts = texts or [None] * count
+        return Write(kind, ids, count, vectors, metadatas, texts, merge)
+
+
+class Batch:
+    """Writes collected by `NoPokeDB.batch`. Later writes of the block see its earlier ones."""
+
+    def __init__(self, database: NoPokeDB) -> None:
+        self._database = database
+        self._writes: list[Write] = []
+        self._open = True
+
+    def add(
+        self, vector: Any, metadata: Mapping[str, Any] | None = None, *, id: Id | None = None, text: str | None = None
+    ) -> Id:
+        """As `NoPokeDB.add`; an automatic id is reserved at once. That an id exists is found when the block ends."""
+        self._check_open()
+        database = self._database
+        row = check_vector(vector, database.dim, database.space)[None, :].copy()
+        encoded, checked_text = encode_metadata(metadata), check_text(text)
+        key = database._engine.reserve_ids(1)[0] if id is None else check_id(id)
+        self._writes.append(Write("add", [key], 1, row, [encoded], [checked_text]))
+        return key
+
+    def upsert(
+        self,
+        id: Id,
+        vector: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        text: str | None = None,
+        merge: bool = False,
+    ) -> None:
+        """As `NoPokeDB.upsert`."""
+        self._check_open()
+        key = check_id(id)
+        if vector is None and metadata is None and text is None:
+            raise InvalidInputError(f"expected a vector, metadata or text for {key!r}, got none of them")
+        database = self._database
+        row = None if vector is None else check_vector(vector, database.dim, database.space)[None, :].copy()
+        encoded = None if metadata is None else [encode_metadata(metadata)]
+        texts = None if text is None else [check_text(text)]
+        self._writes.append(Write("upsert", [key], 1, row, encoded, texts, merge))
+
+    def delete(self, id: Id) -> None:
+        """As `NoPokeDB.delete`; an absent id is no error."""
+        self._check_open()
+        self._writes.append(Write("delete", [check_id(id)], 1))
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise InvalidInputError("expected an open batch, but its `with` block has ended")
+
+
+def resolve_folder(path: str | Path, collection: str | None) -> Path:
+    """The collection's folder. Names are single path components of letters, digits, `.`, `_` and `-`."""
+    text = str(path)
+    if "://" in text:
+        raise InvalidInputError(f"expected path to be a folder, got {text!r}")
+    if not text or "\0" in text:
+        raise InvalidInputError(f"expected path to be a folder, got {text!r}")
+    if collection is None:
+        return Path(path)
+    if not isinstance(collection, str) or not _COLLECTION_NAME.fullmatch(collection):
+        raise InvalidInputError(
+            "expected a collection name of 1 to 128 letters, digits, '.', '_' or '-', not starting with '.' or '-', "
+            f"got {collection!r:.150}"
+        )
+    return Path(path) / collection
+
+
+def _one_id(id: Any, vid: Any) -> Id:
+    if (id is _MISSING) == (vid is _MISSING):
+        raise InvalidInputError("expected exactly one of id and vid")
+    return check_id(vid if id is _MISSING else id)
+
+
+def _length(column: Sequence[Any] | Vectors | None) -> int | None:
+    return None if column is None else len(column)
+
+
+def _nbytes(vectors: Any, count: int, dim: int) -> int:
+    return vectors.size * 4 if isinstance(vectors, np.ndarray) else count * dim * 4
+
+
+def _batch_bytes(write: Write) -> int:
+    vectors = 0 if write.vectors is None else write.vectors.nbytes
+    metadatas = sum(len(item) for item in write.metadatas or () if item is not None)
+    return vectors + metadatas + sum(4 * len(text) for text in write.texts or () if text is not None)
+
+
+def _split(write: Write, batch_size: int) -> Iterator[Write]:
+    """A checked write in chunks."""
+
+    def part(column: Any, at: int) -> Any:
+        return None if column is None else column[at : at + batch_size]
+
+    for at in range(0, write.count, batch_size):
+        yield Write(
+            write.kind,
+            part(write.ids, at),
+            min(batch_size, write.count - at),
+            part(write.vectors, at),
+            part(write.metadatas, at),
+            part(write.texts, at),
+            write.merge,
+        )
+
+
+def _progress_bar(total: int | None) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError(f"progress=True needs tqdm: {install_hint('progress')}") from error
+    return tqdm(total=total, unit="records", leave=False)

@@ -1,0 +1,1 @@
+"""The embedded engine: one folder on disk, in this process."""

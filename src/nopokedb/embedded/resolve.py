@@ -1,0 +1,256 @@
+"""From a checked batch to a frame: id rules, automatic ids, kept parts, merges, labels, rows.
+
+Runs under the writer mutex, against the applied state plus the frames that are appended but not applied yet.
+Nothing is changed here: the caller adopts the returned position only after the frame is in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.columns import MAX_ENTRIES, NONE
+from nopokedb.embedded.storage.frames import Frame
+from nopokedb.embedded.storage.metadata import MetadataReader
+from nopokedb.engine import Write
+from nopokedb.errors import DuplicateIdError, InvalidInputError
+from nopokedb.records import (
+    Id,
+    Vectors,
+    check_batch_bytes,
+    decode_metadata,
+    encode_metadata,
+    merge_metadata,
+)
+
+_MAX_AUTO_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The newest version of an id, as far as a writer must know it. `metadata` is None where it is stored."""
+
+    label: int
+    row: int
+    metadata: bytes | None
+    text: str | None
+
+
+Pending: TypeAlias = dict[Id, tuple[int, Version | None]]
+"""Ids written by frames that are not applied yet: the frame's lsn, and the version (None: deleted)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the next frame continues."""
+
+    next_label: int
+    next_row: int
+    next_auto_id: int
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The frame under construction."""
+
+    first_label: int
+    first_row: int
+    next_auto_id: int
+    ids: list[Id] = field(default_factory=list)
+    metadatas: list[bytes] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    previous: list[int] = field(default_factory=list)
+    retired: list[int] = field(default_factory=list)
+    vectors: list[Vectors] = field(default_factory=list)
+    row_count: int = 0
+    seen: dict[Id, Version | None] = field(default_factory=dict)
+    """Ids that this batch wrote (None: deleted), so that its later parts see its earlier ones."""
+
+
+class Resolver:
+    """Looks up what is there and drafts the frame."""
+
+    def __init__(self, generation: int, dim: int, reader: MetadataReader) -> None:
+        self._generation = generation
+        self._dim = dim
+        self._reader = reader
+
+    def resolve(
+        self,
+        writes: Sequence[Write],
+        position: Position,
+        pending: Pending,
+        snapshot: Snapshot,
+    ) -> tuple[Frame | None, list[list[Id] | int], dict[Id, Version | None]]:
+        """The frame (None if nothing would change), a result per write, and the ids' new versions."""
+        draft = _Draft(position.next_label, position.next_row, position.next_auto_id)
+        results = [self._resolve_one(write, draft, pending, snapshot) for write in writes]
+        if not draft.ids and not draft.retired:
+            return None, results, {}
+        if draft.first_label + len(draft.ids) >= MAX_ENTRIES or draft.first_row + draft.row_count >= MAX_ENTRIES:
+            raise InvalidInputError(f"expected at most {MAX_ENTRIES} record versions in a collection")
+        frame = Frame(
+            self._generation,
+            draft.first_label,
+            draft.first_row,
+            draft.next_auto_id,
+            np.array(draft.rows, np.uint32),
+            np.array(draft.previous, np.uint32),
+            np.array(draft.retired, np.uint32),
+            draft.ids,
+            draft.metadatas,
+            draft.texts,
+            _joined(draft.vectors, self._dim),
+        )
+        text_bytes = sum(len(text) for text in draft.texts if text is not None)
+        check_batch_bytes(frame.vectors.nbytes + sum(map(len, draft.metadatas)) + text_bytes)
+        return frame, results, draft.seen
+
+    def _resolve_one(
+        self, write: Write, draft: _Draft, pending: Pending, snapshot: Snapshot
+    ) -> list[Id] | int:
+        if write.kind == "add" and write.ids is None:
+            ids: list[Id] = list(_take_auto_ids(draft, write.count))
+            old: list[Version | None] = [None] * write.count
+        else:
+            ids = list(write.ids or ())
+            old = self._lookup(ids, draft, pending, snapshot)
+        if write.kind == "delete":
+            gone = [(id_, version) for id_, version in zip(ids, old, strict=True) if version is not None]
+            for id_, version in gone:
+                draft.retired.append(version.label)
+                draft.seen[id_] = None
+            return len(gone)
+        if write.kind == "add":
+            for id_, version in zip(ids, old, strict=True):
+                if version is not None:
+                    raise DuplicateIdError(f"expected a new id, got {id_!r}, which exists; use upsert to replace it")
+        elif write.kind == "update":
+            kept = [at for at, version in enumerate(old) if version is not None]
+            ids, old = [ids[at] for at in kept], [old[at] for at in kept]
+            write = replace(write, count=len(ids))
+        self._put(write, ids, old, draft)
+        return len(ids) if write.kind == "update" else ids
+
+    def _put(self, write: Write, ids: list[Id], old: list[Version | None], draft: _Draft) -> None:
+        """Add one new version per id to the draft."""
+        count = len(ids)
+        if write.vectors is None:
+            for id_, version in zip(ids, old, strict=True):
+                if version is None:
+                    raise InvalidInputError(f"expected a vector for the new id {id_!r}, got none")
+        given = write.metadatas
+        if write.kind == "update":  # one patch for all
+            given = [(write.metadatas or [b"{}"])[0]] * count
+        metadatas = self._metadatas(given, write.merge, old)
+        texts = self._texts(write.texts, old)
+        label = draft.first_label + len(draft.ids)
+        labels = range(label, label + count)
+        if write.vectors is not None:
+            row = draft.first_row + draft.row_count
+            rows, previous = list(range(row, row + count)), [NONE] * count
+            draft.vectors.append(write.vectors)
+            draft.row_count += count
+        else:
+            shared = [version for version in old if version is not None]
+            rows, previous = [version.row for version in shared], [version.label for version in shared]
+        draft.ids += ids
+        draft.metadatas += metadatas
+        draft.texts += texts
+        draft.rows += rows
+        draft.previous += previous
+        draft.retired += [version.label for version in old if version is not None]
+        draft.seen.update(zip(ids, map(Version, labels, rows, metadatas, texts), strict=True))
+        if write.ids is not None:
+            highest = max((id_ for id_ in ids if isinstance(id_, int)), default=-1)
+            draft.next_auto_id = max(draft.next_auto_id, highest + 1)
+
+    def _metadatas(
+        self, given: Sequence[bytes | None] | None, merge: bool, old: list[Version | None]
+    ) -> list[bytes]:
+        """The final metadata: given, merged into the old, or kept."""
+        if given is not None and not merge and None not in given:
+            return list(given)  # type: ignore[arg-type]
+        given = given or [None] * len(old)
+        wanted = [
+            version.label
+            for version, patch in zip(old, given, strict=True)
+            if version is not None and version.metadata is None and (merge or patch is None)
+        ]
+        stored = self._reader.fetch(wanted) if wanted else {}
+        final = []
+        for version, patch in zip(old, given, strict=True):
+            if version is None:
+                final.append(_merged(b"{}", patch) if merge and patch else patch or b"{}")
+            elif patch is not None and not merge:
+                final.append(patch)
+            else:
+                base = version.metadata if version.metadata is not None else stored[version.label].metadata
+                final.append(base if patch is None else _merged(base, patch))
+        return final
+
+    def _texts(self, given: Sequence[str | None] | None, old: list[Version | None]) -> list[str | None]:
+        """The final texts: given or kept."""
+        given = given or [None] * len(old)
+        wanted = [
+            version.label
+            for version, text in zip(old, given, strict=True)
+            if text is None and version is not None and version.metadata is None
+        ]
+        stored = self._reader.texts(wanted) if wanted else {}
+        return [
+            text
+            if text is not None or version is None
+            else version.text
+            if version.metadata is not None
+            else stored.get(version.label)
+            for version, text in zip(old, given, strict=True)
+        ]
+
+    def _lookup(
+        self, ids: list[Id], draft: _Draft, pending: Pending, snapshot: Snapshot
+    ) -> list[Version | None]:
+        """The live version of each id, None where there is none."""
+        found: list[Version | None] = []
+        unknown: list[int] = []
+        for at, id_ in enumerate(ids):
+            if id_ in draft.seen:
+                found.append(draft.seen[id_])
+            elif id_ in pending:
+                found.append(pending[id_][1])
+            else:
+                found.append(None)
+                # The counter of automatic ids is above every int id that was ever used.
+                if isinstance(id_, str) or id_ < draft.next_auto_id:
+                    unknown.append(at)
+        if unknown:
+            labels = self._reader.newest([ids[at] for at in unknown], snapshot.label_count)
+            row_of = snapshot.labels.view(snapshot.label_count)["row"]
+            for at, label in zip(unknown, labels, strict=True):
+                if label is not None and label in snapshot.live:
+                    found[at] = Version(label, int(row_of[label]), None, None)
+        return found
+
+
+def _take_auto_ids(draft: _Draft, count: int) -> range:
+    first = draft.next_auto_id
+    if first + count - 1 > _MAX_AUTO_ID:
+        raise InvalidInputError("expected room for automatic ids, but the largest int id was used; give ids")
+    draft.next_auto_id = first + count
+    return range(first, first + count)
+
+
+def _merged(base: bytes, patch: bytes) -> bytes:
+    target: Any = decode_metadata(base)
+    return encode_metadata(merge_metadata(target, decode_metadata(patch)))
+
+
+def _joined(parts: list[Vectors], dim: int) -> Vectors:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty((0, dim), np.float32)

@@ -1,0 +1,105 @@
+"""Exact distances: the candidates' float32 keys, and the one float64 kernel that every answer goes through.
+
+A *key* ranks candidates within one query, smaller is better: squared distance for l2, minus the dot product for
+ip, minus the dot product with the normalised vector for cosine. Keys never leave the search; what a user sees
+comes from `final_distances`, which is the same for one query and for many, so equal vectors get equal distances
+to the last bit wherever they are stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Rows: TypeAlias = npt.NDArray[np.int64]
+
+_pointer = faiss.swig_ptr
+_SCRATCH_ROWS = 1 << 18
+
+
+def prepare_queries(space: str, queries: Floats) -> Floats:
+    """The queries as keys want them: of unit length under cosine, as given otherwise."""
+    if space != "cosine":
+        return queries
+    wide = queries.astype(np.float64)
+    wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    return wide.astype(np.float32)
+
+
+def keys_by_rows(space: str, queries: Floats, vectors: Floats, norms: Doubles, rows: Rows) -> Floats:
+    """Keys of shape (n, m) of the rows (n, m) of `vectors`, each line for its query; row -1 gets +Inf."""
+    count, width = rows.shape
+    # The native calls check nothing: a row outside of the matrix would read foreign memory.
+    if width and (rows.max() >= len(vectors) or rows.min() < -1):
+        raise IndexError(f"expected rows below {len(vectors)}, got up to {rows.max()}")
+    assert queries.shape == (count, vectors.shape[1]) and queries.flags.c_contiguous and rows.flags.c_contiguous
+    keys = np.empty((count, width), np.float32)
+    distance = faiss.fvec_L2sqr_by_idx if space == "l2" else faiss.fvec_inner_products_by_idx
+    distance(
+        _pointer(keys), _pointer(queries), _pointer(vectors), _pointer(rows), vectors.shape[1], count, width
+    )
+    if space != "l2":
+        np.negative(keys, out=keys)
+        if space == "cosine":
+            keys /= norms[rows]
+    keys[rows < 0] = np.inf
+    return keys
+
+
+def keys_of_range(space: str, query: Floats, vectors: Floats, norms: Doubles, start: int, stop: int) -> Floats:
+    """Keys of shape (stop - start,) of all rows in [start, stop), for one query of shape (dim,)."""
+    if not 0 <= start <= stop <= len(vectors):
+        raise IndexError(f"expected a range within {len(vectors)} rows, got [{start}, {stop})")
+    assert query.shape == (vectors.shape[1],) and query.flags.c_contiguous
+    block = vectors[start:stop]
+    keys = np.empty(stop - start, np.float32)
+    distance = faiss.fvec_L2sqr_ny if space == "l2" else faiss.fvec_inner_products_ny
+    distance(_pointer(keys), _pointer(query), _pointer(block), vectors.shape[1], stop - start)
+    if space != "l2":
+        np.negative(keys, out=keys)
+        if space == "cosine":
+            keys /= norms[start:stop]
+    return keys
+
+
+def nearest(keys: Floats, rows: Rows, k: int, slack: float) -> Rows:
+    """The rows of the k smallest keys, and of all others that float32 cannot tell from the k-th."""
+    if len(keys) > k:
+        limit = np.partition(keys, k - 1)[k - 1]
+        rows = rows[keys <= limit + (abs(limit) * 1e-6 + slack)]
+    return rows
+
+
+def rounding_slack(space: str, query: Floats, vectors: Floats) -> float:
+    """Upper estimate of a float32 key's rounding error, beyond a millionth of the key itself."""
+    if space == "l2":
+        return 0.0  # summed from differences: the error is relative to the key
+    return 2e-6 if space == "cosine" else 2e-6 * float(np.linalg.norm(query.astype(np.float64)))
+
+
+def final_distances(space: str, query: Floats, vectors: Floats) -> Doubles:
+    """Distances of shape (n,) between a raw query (dim,) and raw vectors (n, dim), computed in float64.
+
+    cosine: 1 - cos, within [0, 2]; l2: squared Euclidean; ip: 1 - dot product, which may be negative.
+    """
+    q = query.astype(np.float64)
+    wide = vectors.astype(np.float64)
+    if space == "l2":
+        wide -= q
+        return np.einsum("ij,ij->i", wide, wide)
+    # einsum sums each row by itself in one order, where a matrix product may depend on the row's position.
+    dots: Doubles = np.einsum("ij,j->i", wide, q)
+    if space == "ip":
+        return 1.0 - dots
+    lengths: Any = np.sqrt(np.einsum("ij,ij->i", wide, wide) * np.einsum("i,i->", q, q))
+    return np.clip(1.0 - dots / lengths, 0.0, 2.0)
+
+
+def score_of(space: str, distance: float) -> float:
+    """The score, larger is better, of a final distance: cosine, minus squared distance, or dot product."""
+    return -distance if space == "l2" else 1.0 - distance

@@ -1,0 +1,69 @@
+"""What a reader sees: one immutable state of the collection.
+
+A snapshot is "the first n labels, this live set, these segments". Files only grow and a label never changes its
+meaning, so a snapshot stays right for as long as somebody holds it, whatever writers do meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nopokedb.embedded.search.segments import Segment
+from nopokedb.embedded.storage.bitmap import Bitmap, Bytes
+from nopokedb.embedded.storage.columns import Column
+from nopokedb.records import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state. Published whole, by assigning one attribute."""
+
+    lsn: int
+    label_count: int
+    row_count: int
+    next_auto_id: int
+    live: Bitmap
+    """Labels that are the current version of their id."""
+    live_rows: Bitmap
+    """Rows of the live labels."""
+    vectors: Vectors
+    """Shape (row_count, dim), mapped."""
+    rows: npt.NDArray[Any]
+    """Norm and CRC of each row, mapped (ROW_TYPE)."""
+    row_labels: npt.NDArray[np.uint32]
+    """Newest label of each row; may already name one that is newer than this snapshot."""
+    labels: Column
+    segments: tuple[Segment, ...] = ()
+    _bits: dict[tuple[int, int], Bytes | None] = field(default_factory=dict)
+
+    @property
+    def tail_start(self) -> int:
+        """First row that no segment covers."""
+        return self.segments[-1].stop if self.segments else 0
+
+    def labels_of(self, rows: npt.NDArray[np.int64]) -> list[int]:
+        """The labels that own these live rows in this snapshot."""
+        found: list[int] = self.row_labels[rows].tolist()
+        for at, label in enumerate(found):
+            while label >= self.label_count:  # a later metadata update shares the row: step back to our version
+                label = int(self.labels.view(label + 1)["previous"][label])
+            found[at] = label
+        return found
+
+    def live_bits(self, start: int, stop: int) -> Bytes | None:
+        """The live rows of [start, stop) as a bitmap, None if all are live. `start` is a multiple of 8."""
+        key = (start, stop)
+        if key not in self._bits:
+            bits = self.live_rows.slice(start, stop)
+            all_live = int(np.bitwise_count(bits).sum()) == stop - start
+            self._bits[key] = None if all_live else bits
+        return self._bits[key]
+
+    def live_count(self, start: int, stop: int) -> int:
+        """How many rows of [start, stop) are live."""
+        bits = self.live_bits(start, stop)
+        return stop - start if bits is None else int(np.bitwise_count(bits).sum())

@@ -1,0 +1,1 @@
+"""What is true: the operation log, vectors, metadata and the manifest. Survives power loss."""

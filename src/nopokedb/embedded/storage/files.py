@@ -1,0 +1,82 @@
+"""The few file operations that durability rests on, one small function each for every system.
+
+`sync` is what makes bytes survive a power cut; `sync_folder` does it for names (creations, renames, removals).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+TEMPORARY_SUFFIX = ".tmp"
+"""Files with this suffix are unfinished; a writer removes them when it opens the folder."""
+
+if TYPE_CHECKING or hasattr(os, "pwrite"):
+
+    def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        """Write all of `data` at `offset`. Raises OSError (a full disk, say) with part of it written."""
+        view = memoryview(data).cast("B")
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view = view[written:]
+            offset += written
+
+else:  # Windows has no pwrite; only one thread ever writes a file here
+
+    def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+def _choose_sync() -> Callable[[int], None]:
+    if sys.platform == "darwin":
+        import fcntl
+
+        # On macOS fsync leaves the data in the drive's cache; only this waits for the medium.
+        return lambda descriptor: fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC) and None
+    return getattr(os, "fdatasync", os.fsync)
+
+
+_sync = _choose_sync()
+
+
+def sync(descriptor: int) -> None:
+    """Make the file's bytes and length durable. After an OSError the file must not be synced again: the
+    kernel may have dropped the unwritten pages, and a second call would report success for them."""
+    _sync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's names durable. (Windows has no such call; NTFS journals names itself.)"""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_file(path: Path, flags: int) -> int:
+    """`os.open` with what every descriptor here needs: not inherited by programs started later, binary."""
+    return os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o644)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Create or replace `path` so that a crash leaves the old file or the whole new one.
+
+    The name itself is durable only after `sync_folder`, which the caller does once for several files.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    descriptor = open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_at(descriptor, data, 0)
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)

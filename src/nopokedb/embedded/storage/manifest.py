@@ -1,0 +1,109 @@
+"""The manifest: what a collection is, how far its stores are durable, and which derived files fit to it.
+
+`manifest.json` holds `{"crc32c": ..., "manifest": {...}}`. It is replaced by an atomic rename, and that rename is
+the moment at which a checkpoint, a new segment or a new collection takes effect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import orjson
+
+from nopokedb.embedded.storage.files import sync_folder, write_durably
+from nopokedb.errors import CorruptionError, NewerFormatError
+
+FORMAT_VERSION = 1
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is decided when a collection is created."""
+
+    dim: int
+    space: str
+    M: int
+    ef_construction: int
+    index: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFile:
+    """One derived index file over the rows [start, stop)."""
+
+    name: str
+    kind: str
+    start: int
+    stop: int
+    size_bytes: int
+    crc32c: int
+    ef_at_10: int
+    """Candidates that reached the recall goal at k = 10 when it was sealed."""
+    ef_at_100: int
+    recall: float
+    """Recall@10 measured when it was sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One state of the folder. Counts and the live set are those of `checkpoint_lsn`."""
+
+    settings: Settings
+    generation: int = 1
+    checkpoint_lsn: int = 0
+    label_count: int = 0
+    row_count: int = 0
+    next_auto_id: int = 0
+    first_log: int = 1
+    """Log files with a lower number are superfluous."""
+    live_file: str = ""
+    live_crc32c: int = 0
+    segments: tuple[SegmentFile, ...] = ()
+    format: int = FORMAT_VERSION
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder, None where there is none. Raises `CorruptionError`, `NewerFormatError`."""
+    path = folder / NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        outer = orjson.loads(data)
+        fields: dict[str, Any] = outer["manifest"]
+        stored_crc = outer["crc32c"]
+        version = fields["format"]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise CorruptionError(f"the manifest is damaged: {path} ({error!r})", file=str(path)) from error
+    if stored_crc != google_crc32c.value(orjson.dumps(fields)):
+        raise CorruptionError(f"the manifest is damaged: {path} does not match its checksum", file=str(path))
+    if version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"expected a folder of format {FORMAT_VERSION} or older, got format {version} in {folder}; "
+            "update nopokedb to open it"
+        )
+    fields["settings"] = Settings(**fields["settings"])
+    fields["segments"] = tuple(SegmentFile(**segment) for segment in fields["segments"])
+    return Manifest(**fields)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest; durable when this returns.
+
+    The folder is synced before the rename too: the manifest must not become visible ahead of the names of the
+    files that it speaks of.
+    """
+    fields = dataclasses.asdict(manifest)
+    body = orjson.loads(orjson.dumps(fields))
+    data = orjson.dumps(
+        {"crc32c": google_crc32c.value(orjson.dumps(body)), "manifest": body}, option=orjson.OPT_INDENT_2
+    )
+    sync_folder(folder)
+    write_durably(folder / NAME, data)
+    sync_folder(folder)

@@ -1,0 +1,165 @@
+"""The stores of one generation, and `apply`: the only code that changes state.
+
+Live writes, recovery and a reader that follows a writer all bring frames here, in lsn order. Every step is
+idempotent by position or by lsn, so a frame may be applied again after a crash at any point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.bitmap import Bitmap
+from nopokedb.embedded.storage.columns import LABEL_TYPE, NONE, ROW_TYPE, Column
+from nopokedb.embedded.storage.frames import Frame
+from nopokedb.embedded.storage.manifest import Manifest
+from nopokedb.embedded.storage.metadata import MetadataReader, MetadataWriter
+from nopokedb.errors import CorruptionError
+from nopokedb.records import squared_norms
+
+
+def live_file_name(generation: int, lsn: int) -> str:
+    """Name of the live set saved by the checkpoint at `lsn`."""
+    return f"live-{generation}-{lsn}.bits"
+
+
+class Store:
+    """Vectors, rows, labels, metadata and the live set. `writer` is None in a read-only handle."""
+
+    def __init__(self, folder: Path, manifest: Manifest, *, writable: bool, immutable: bool = False) -> None:
+        self.folder = folder
+        self.generation = generation = manifest.generation
+        dim = manifest.settings.dim
+        vector_type = np.dtype(("<f4", (dim,)))
+        self.vectors = Column(folder / f"vectors-{generation}.f32", vector_type, writable=writable)
+        self.rows = Column(folder / f"rows-{generation}.bin", ROW_TYPE, writable=writable)
+        self.labels = Column(folder / f"labels-{generation}.bin", LABEL_TYPE, writable=writable)
+        self.columns = (self.vectors, self.rows, self.labels)
+        metadata = folder / f"metadata-{generation}.db"
+        self.writer = MetadataWriter(metadata) if writable else None
+        self.reader = MetadataReader(metadata, immutable=immutable)
+
+    def load(self, manifest: Manifest) -> Snapshot:
+        """The state at the manifest's checkpoint, without segments."""
+        live = Bitmap()
+        if manifest.live_file:
+            path = self.folder / manifest.live_file
+            data = path.read_bytes()
+            if google_crc32c.value(data) != manifest.live_crc32c:
+                raise CorruptionError(f"the live set is damaged: {path}", file=str(path))
+            live = Bitmap.from_bytes(data)
+        count, row_count = manifest.label_count, manifest.row_count
+        row_of = self._view(self.labels, count)["row"]
+        row_labels = np.full(row_count, NONE, np.uint32)
+        known = np.flatnonzero(row_of != NONE)
+        if len(known) and row_of[known].max() >= row_count:
+            raise CorruptionError(f"{self.labels.path} names rows past the end", file=str(self.labels.path))
+        row_labels[row_of[known]] = known  # ascending, so the newest label of a row stays
+        alive = live.members(0, count)
+        live_rows = live if count == row_count == len(known) and not len(np.flatnonzero(row_of != np.arange(count))) \
+            else Bitmap().changed(row_of[alive].astype(np.int64), np.empty(0, np.int64))
+        return self._snapshot(
+            manifest.checkpoint_lsn, count, row_count, manifest.next_auto_id, live, live_rows, row_labels, ()
+        )
+
+    def apply(self, before: Snapshot, frames: Sequence[Frame]) -> Snapshot:
+        """The state after these frames, which follow `before` in lsn order."""
+        if self.writer is not None:
+            label_count = before.label_count
+            for frame in frames:
+                if frame.first_label > label_count:  # labels that recovery skipped never get a row
+                    self.labels.write(label_count, np.full(frame.first_label - label_count, NONE, "<u4").repeat(2).view(LABEL_TYPE))
+                label_count = frame.first_label + frame.label_count
+                self.vectors.write(frame.first_row, frame.vectors)
+                self.rows.write(frame.first_row, _row_entries(frame))
+                entries = np.empty(frame.label_count, LABEL_TYPE)
+                entries["row"], entries["previous"] = frame.rows, frame.previous
+                self.labels.write(frame.first_label, entries)
+            self.writer.write(frames)
+        label_count = frames[-1].first_label + frames[-1].label_count
+        row_count = frames[-1].first_row + len(frames[-1].vectors)
+        row_labels = _grown(before.row_labels, row_count)
+        for frame in frames:
+            row_labels[frame.rows] = np.arange(
+                frame.first_label, frame.first_label + frame.label_count, dtype=np.uint32
+            )
+        added = np.concatenate(
+            [np.arange(frame.first_label, frame.first_label + frame.label_count) for frame in frames]
+        ).astype(np.int64)
+        retired = np.concatenate([frame.retired for frame in frames]).astype(np.int64)
+        new_rows = np.concatenate([frame.rows for frame in frames]).astype(np.int64)
+        retired_rows = self._view(self.labels, label_count)["row"][retired].astype(np.int64)
+        # A retired label frees its row unless a newer label has taken the row over.
+        freed = retired_rows[row_labels[retired_rows] == retired]
+        return self._snapshot(
+            frames[-1].lsn,
+            label_count,
+            row_count,
+            max(before.next_auto_id, frames[-1].next_auto_id),
+            before.live.changed(added, retired),
+            before.live_rows.changed(new_rows, freed),
+            row_labels,
+            before.segments,
+        )
+
+    def _snapshot(
+        self,
+        lsn: int,
+        label_count: int,
+        row_count: int,
+        next_auto_id: int,
+        live: Bitmap,
+        live_rows: Bitmap,
+        row_labels: npt.NDArray[np.uint32],
+        segments: tuple[Any, ...],
+    ) -> Snapshot:
+        vectors, rows = self._view(self.vectors, row_count), self._view(self.rows, row_count)
+        return Snapshot(
+            lsn, label_count, row_count, next_auto_id, live, live_rows, vectors, rows, row_labels, self.labels, segments
+        )
+
+    def _view(self, column: Column, count: int) -> npt.NDArray[Any]:
+        try:
+            return column.view(count)
+        except EOFError as error:
+            raise CorruptionError(f"{column.path} is too short: {error}", file=str(column.path)) from error
+
+    def sync_columns(self) -> None:
+        """Make vectors, rows and labels durable."""
+        for column in self.columns:
+            column.sync()
+
+    def close(self) -> None:
+        """Release files and connections. Arrays of snapshots stay valid."""
+        self.reader.close()
+        if self.writer is not None:
+            self.writer.close()
+        for column in self.columns:
+            column.close()
+
+
+def _row_entries(frame: Frame) -> npt.NDArray[Any]:
+    entries = np.zeros(len(frame.vectors), ROW_TYPE)
+    entries["norm"] = np.sqrt(squared_norms(frame.vectors))
+    data = frame.vectors.tobytes()
+    width = frame.vectors.shape[1] * 4
+    entries["crc"] = [google_crc32c.value(data[at : at + width]) for at in range(0, len(data), width)]
+    return entries
+
+
+def _grown(row_labels: npt.NDArray[np.uint32], count: int) -> npt.NDArray[np.uint32]:
+    """The array with room for `count` rows. Grown copies keep spare room behind their end (`base`), so that
+    single adds do not copy the whole array; older snapshots share the part they know."""
+    spare = row_labels.base
+    if count <= len(row_labels):
+        return row_labels
+    if not (isinstance(spare, np.ndarray) and len(spare) >= count):
+        spare = np.full(max(1024, count + count // 4), NONE, np.uint32)
+        spare[: len(row_labels)] = row_labels
+    return spare[:count]

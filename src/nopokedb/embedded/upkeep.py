@@ -1,0 +1,345 @@
+"""Background work: sealing the tail into segments, merging segments, checkpoints.
+
+One thread per writing handle, at low priority where the system allows it. Answers are right at every moment:
+rows are searched exactly until the index that replaces this is calibrated, written, and swapped in with one
+assignment. Index files are derived: whatever happens to them, the next open builds them again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import faiss
+import google_crc32c
+import numpy as np
+
+from nopokedb.embedded.recovery import save_state
+from nopokedb.embedded.search import scan
+from nopokedb.embedded.search.calibration import calibrate, find_truth
+from nopokedb.embedded.search.options import BuildOptions, Stopped
+from nopokedb.embedded.search.segments import Segment, build_segment_file
+from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.files import sync_folder, write_durably
+from nopokedb.embedded.storage.manifest import Manifest, SegmentFile, write_manifest
+from nopokedb.embedded.storage.oplog import drop_logs
+from nopokedb.embedded.store import Store
+from nopokedb.embedded.write_path import WritePath
+
+_log = logging.getLogger("nopokedb")
+
+SEAL_ROWS = 4_096
+"""A tail of this many rows is worth an index: comparing them exactly takes about 0.1 ms."""
+URGENT_ROWS = 65_536
+"""A tail of this size is sealed while writing goes on; a smaller one waits for a pause."""
+PAUSE_S = 0.2
+"""No write for this long is a pause."""
+MAX_SEGMENT_ROWS = 1_000_000
+GRAPH_ROWS = 400_000
+"""From here on a graph answers faster than a scan (measured between 300,000 and 700,000 rows)."""
+GRAPH_PAUSE_S = 5.0
+"""A graph takes minutes to build, so it waits for a longer pause."""
+CHECKPOINT_BYTES = 64 * 2**20
+"""A log of this size is checkpointed: about 0.3 s to replay."""
+_IDLE_CHECKPOINT_S = 30.0
+_DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 16, 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """One way to build a segment."""
+
+    kind: str
+    fine: bool = False
+
+
+class Upkeep:
+    """The background thread and what it may be asked to do in the foreground."""
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, store: Store, writes: WritePath, *, max_memory: int | None
+    ) -> None:
+        self.manifest = manifest
+        self.notes: list[str] = []
+        self._folder = folder
+        self._store = store
+        self._writes = writes
+        self._settings = manifest.settings
+        self._max_memory = max_memory
+        self._manifest_lock = threading.Lock()  # one change of the manifest at a time
+        self._wake = threading.Condition()
+        self._urgent = False
+        self._sleeping = False
+        self._stopping = False
+        self._last_write = time.monotonic()
+        self._refused: dict[tuple[str, int], int] = {}
+        self._busy = False
+        self._thread = threading.Thread(target=self._run, name="nopokedb-upkeep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; a running build is given up."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def notice(self, snapshot: Snapshot) -> None:
+        """Called after each publish, cheap: the thread is woken only from its long sleep, or when something
+        cannot wait for a pause."""
+        self._last_write = time.monotonic()
+        urgent = not self._urgent and (
+            snapshot.row_count - snapshot.tail_start >= URGENT_ROWS or self._writes.log.size >= CHECKPOINT_BYTES
+        )
+        if urgent or self._sleeping:
+            self._urgent = self._urgent or urgent
+            self.wake()
+
+    def wake(self) -> None:
+        with self._wake:
+            self._sleeping = False
+            self._wake.notify()
+
+    @property
+    def sealing(self) -> bool:
+        """Whether a seal is running or due."""
+        return self._busy or self._next_range(self._writes.snapshot) is not None
+
+    # --- the thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        if hasattr(os, "setpriority") and hasattr(threading, "get_native_id"):
+            try:  # Linux: a thread has a priority of its own
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+            except OSError as error:
+                _log.debug("the upkeep thread keeps its priority: %s", error)
+        faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+        while True:
+            with self._wake:
+                if not self._stopping and not self._urgent:
+                    patience = self._patience()
+                    self._sleeping = patience is None
+                    self._wake.wait(patience)
+                self._urgent = False
+                if self._stopping:
+                    return
+            try:
+                if self._writes.failure is None:
+                    self._work()
+            except Stopped:
+                return
+            except Exception as error:
+                # A full disk, a failed sync, or a bug: nothing more may be acknowledged by this handle.
+                self._writes.fail(error)
+                _log.exception("%s: background work failed, the handle writes no more", self._folder)
+
+    def _patience(self) -> float | None:
+        """Seconds until the next look; None: until woken."""
+        snapshot = self._writes.snapshot
+        if self._writes.failure is not None:
+            return None
+        if self._next_range(snapshot) is not None or self._graph_due(snapshot) is not None:
+            return PAUSE_S / 2
+        return 1.0 if snapshot.lsn > self.manifest.checkpoint_lsn else None
+
+    def _idle(self, seconds: float) -> bool:
+        return time.monotonic() - self._last_write >= seconds
+
+    def _work(self) -> None:
+        """One round: whatever is due now."""
+        snapshot = self._writes.snapshot
+        if self._writes.log.size >= CHECKPOINT_BYTES:
+            self.checkpoint()
+        chosen = self._next_range(snapshot)
+        if chosen is not None and (chosen[1] - snapshot.tail_start >= URGENT_ROWS or self._idle(PAUSE_S)):
+            self._seal(*chosen, self._recipes())
+        elif (graph := self._graph_due(snapshot)) is not None and self._idle(GRAPH_PAUSE_S):
+            self._seal(graph.start, graph.stop, [_Recipe("hnsw")])
+        elif snapshot.lsn > self.manifest.checkpoint_lsn and self._idle(_IDLE_CHECKPOINT_S):
+            self.checkpoint()
+
+    # --- checkpoint ----------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Make the stores durable up to now and drop the log that this makes superfluous."""
+        with self._manifest_lock:
+            with self._writes.quiesced() as snapshot:
+                if snapshot.lsn == self.manifest.checkpoint_lsn:
+                    return
+                self._writes.log.rotate()
+                number = self._writes.log.number
+            try:
+                self.manifest = save_state(
+                    self._folder, self.manifest, self._store, snapshot, first_log=number
+                )
+            except BaseException as error:
+                self._writes.fail(error)
+                raise
+            drop_logs(self._folder / "oplog", number)
+
+    # --- segments ------------------------------------------------------------------------------------------
+
+    def _next_range(self, snapshot: Snapshot) -> tuple[int, int] | None:
+        """The rows that the next segment should cover, None if nothing is due.
+
+        The tail, together with every segment before it that is at most twice as large: sizes then fall
+        geometrically, there are few segments, and each row is encoded a logarithmic number of times.
+        """
+        start, stop = snapshot.tail_start, snapshot.row_count - snapshot.row_count % 8
+        if stop - start < SEAL_ROWS or self._settings.index == "exact":
+            return None
+        for segment in reversed(snapshot.segments):
+            if segment.row_count > 2 * (stop - start) or stop - segment.start > MAX_SEGMENT_ROWS:
+                break
+            start = segment.start
+        stop = min(stop, start + MAX_SEGMENT_ROWS)
+        if stop - start < 2 * self._refused.get(("seal", start), 0):
+            return None  # refused before: not again until the data have doubled
+        return start, stop
+
+    def _graph_due(self, snapshot: Snapshot) -> Segment | None:
+        """A scan segment so large that a graph would answer faster."""
+        if self._settings.index != "auto":
+            return None
+        for segment in snapshot.segments:
+            if segment.kind == "scan" and segment.row_count >= GRAPH_ROWS:
+                if ("graph", segment.start) not in self._refused:
+                    return segment
+        return None
+
+    def _recipes(self) -> list[_Recipe]:
+        """What to try for a new segment, in order. The first that reaches the recall goal is taken."""
+        settings = self._settings
+        scans = [_Recipe("scan")] if settings.dim < 64 else [_Recipe("scan"), _Recipe("scan", fine=True)]
+        if not scan.MIN_DIM <= settings.dim <= scan.MAX_DIM:
+            scans = []
+        chosen = (settings.M, settings.ef_construction) != (_DEFAULT_M, _DEFAULT_EF_CONSTRUCTION)
+        if settings.index in ("graph", "hnsw") or (settings.index == "auto" and chosen):
+            return [_Recipe("hnsw"), *scans[-1:]]
+        return [*scans, _Recipe("hnsw")]
+
+    def _seal(self, start: int, stop: int, recipes: list[_Recipe]) -> None:
+        """Build an index over the rows [start, stop), replacing the segments inside."""
+        purpose = "graph" if len(recipes) == 1 else "seal"
+        self._busy = True
+        try:
+            built = self._build(start, stop, recipes)
+            if built is None:
+                self._refuse(purpose, start, stop, "no index reached the recall goal on them")
+            elif not fits_memory(self._max_memory, self._writes.snapshot, built[0]):
+                self._refuse(purpose, start, stop, f"an index of {built[0].size_bytes} bytes exceeds max_memory")
+            else:
+                self._adopt(*built)
+        finally:
+            self._busy = False
+
+    def _refuse(self, purpose: str, start: int, stop: int, reason: str) -> None:
+        self._refused[purpose, start] = stop - start
+        how = "exactly" if purpose == "seal" else "by scan"
+        self.notes.append(f"rows {start} to {stop} are searched {how}: {reason}")
+
+    def _build(self, start: int, stop: int, recipes: list[_Recipe]) -> tuple[Segment, bytes] | None:
+        """The first segment of the recipes that reaches the recall goal, with its file's bytes."""
+        snapshot = self._writes.snapshot
+        settings = self._settings
+        live = snapshot.live_rows.members(start, stop)
+        if not len(live):
+            live = np.arange(start, stop)
+        vectors, norms = snapshot.vectors, snapshot.rows["norm"]
+        truth = find_truth(settings.space, vectors, norms, live, start)
+        for recipe in recipes:
+            options = BuildOptions(
+                settings.space, settings.M, settings.ef_construction, recipe.fine, lambda: self._stopping
+            )
+            try:
+                data = build_segment_file(recipe.kind, vectors[start:stop], options)
+            except (RuntimeError, MemoryError) as error:  # native code gave up: the next recipe, or exact
+                _log.warning("%s: no %s index over rows %d to %d: %s", self._folder, recipe.kind, start, stop, error)
+                continue
+            if self._stopping:
+                raise Stopped
+            segment = Segment(recipe.kind, settings.space, start, stop, data)
+            if calibrate(segment, truth, settings.space, vectors, norms, snapshot.live_bits(start, stop)):
+                return segment, data
+        return None
+
+    def _adopt(self, segment: Segment, data: bytes) -> None:
+        """Write the segment's file and swap it in."""
+        name = f"segment-{self.manifest.generation}-{segment.start}-{segment.stop}-{segment.kind}.npk"
+        folder = self._folder / "index"
+        file = SegmentFile(
+            name,
+            segment.kind,
+            segment.start,
+            segment.stop,
+            len(data),
+            google_crc32c.value(data),
+            segment.ef_at_10,
+            segment.ef_at_100,
+            segment.recall,
+        )
+        kept = tuple(old for old in self.manifest.segments if not segment.start <= old.start < segment.stop)
+        gone = [old for old in self.manifest.segments if segment.start <= old.start < segment.stop and old.name != name]
+        write_durably(folder / name, data)
+        sync_folder(folder)
+        with self._manifest_lock:
+            self.manifest = replace(self.manifest, segments=(*kept, file))
+            write_manifest(self._folder, self.manifest)
+        self._writes.replace_segments(lambda snapshot: with_segment(snapshot, segment))
+        for old in gone:
+            (folder / old.name).unlink(missing_ok=True)
+
+
+def fits_memory(limit: int | None, snapshot: Snapshot, segment: Segment) -> bool:
+    """Whether the index may be resident under `max_memory`; its rows are searched exactly otherwise."""
+    kept = [other for other in snapshot.segments if not segment.start <= other.start < segment.stop]
+    return limit is None or sum(other.size_bytes for other in kept) + segment.size_bytes <= limit
+
+
+def with_segment(snapshot: Snapshot, segment: Segment) -> Snapshot:
+    """The snapshot with this segment in place of those that its range covers."""
+    before = tuple(other for other in snapshot.segments if other.stop <= segment.start)
+    after = tuple(other for other in snapshot.segments if other.start >= segment.stop)
+    return replace(snapshot, segments=(*before, segment, *after), _bits={})
+
+
+def load_segments(
+    folder: Path, manifest: Manifest, snapshot: Snapshot, max_memory: int | None
+) -> tuple[Snapshot, tuple[SegmentFile, ...], list[str]]:
+    """The snapshot with the stored segments, those that are usable, and what was dropped and why.
+
+    An index is only handed to native code if its bytes have the size and checksum that the manifest names.
+    """
+    notes: list[str] = []
+    usable: list[SegmentFile] = []
+    for file in sorted(manifest.segments, key=lambda item: item.start):
+        path = folder / "index" / file.name
+        if file.start != snapshot.tail_start or file.stop > snapshot.row_count:
+            notes.append(f"index {file.name} does not fit to the rows and is built again")
+            continue
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            notes.append(f"index {file.name} is missing and is built again")
+            continue
+        if len(data) != file.size_bytes or google_crc32c.value(data) != file.crc32c:
+            notes.append(f"index {file.name} is damaged and is built again")
+            continue
+        segment = Segment(file.kind, manifest.settings.space, file.start, file.stop, data)
+        segment.ef_at_10, segment.ef_at_100, segment.recall = file.ef_at_10, file.ef_at_100, file.recall
+        usable.append(file)
+        if fits_memory(max_memory, snapshot, segment):
+            snapshot = with_segment(snapshot, segment)
+        else:
+            notes.append(f"index {file.name} exceeds max_memory: its rows are searched exactly")
+            break
+    for note in notes:
+        _log.warning("%s: %s", folder, note)
+    return snapshot, tuple(usable), notes

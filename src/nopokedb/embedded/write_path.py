@@ -1,0 +1,191 @@
+"""The write path: one commit point, one apply.
+
+    write(batch)
+      -> under the mutex: resolve ids against applied state and pending frames, append the frame to the log
+      -> one waiting thread leads: sync the log (THE commit point), apply all synced frames in lsn order,
+         publish the new snapshot (the visibility point), wake the others
+      -> return
+
+Threads that append while a leader syncs are served together by the next one, so they share its sync.
+
+A failed append, sync or apply ends the writing of this handle: nothing is retried, because after a failed sync
+the kernel may have dropped the pages that it then reports as clean. What had been acknowledged is in the log.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from nopokedb.embedded.resolve import Pending, Position, Resolver, Version
+from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.frames import Frame, encode_frame
+from nopokedb.embedded.storage.oplog import OplogWriter
+from nopokedb.embedded.store import Store
+from nopokedb.engine import Write
+from nopokedb.errors import NeedsReopenError, OutcomeUnknownError
+from nopokedb.records import Id
+
+
+class WritePath:
+    """Serialises writers, shares syncs, publishes snapshots."""
+
+    def __init__(
+        self,
+        store: Store,
+        log: OplogWriter,
+        dim: int,
+        snapshot: Snapshot,
+        *,
+        durable: bool,
+        on_publish: Callable[[Snapshot], None],
+    ) -> None:
+        self.log = log
+        self.snapshot = snapshot
+        """The published state. Readers take this attribute once per call."""
+        self.failure: BaseException | None = None
+        self._store = store
+        self._resolver = Resolver(store.generation, dim, store.reader)
+        self._durable = durable
+        self._on_publish = on_publish
+        self._mutex = threading.RLock()  # guards the log's end, the position and the pending frames
+        self._position = Position(snapshot.label_count, snapshot.row_count, snapshot.next_auto_id)
+        self._pending: list[Frame] = []
+        self._versions: Pending = {}
+        self._turn = threading.Condition()  # guards leadership
+        self._leading = False
+        self._publishing = threading.Lock()  # guards replacing the snapshot
+
+    # --- the path itself ---------------------------------------------------------------------------------
+
+    def write(self, writes: Sequence[Write]) -> list[list[Id] | int]:
+        """Write one atomic batch; it is durable and visible when this returns."""
+        with self._mutex:
+            self.check_usable()
+            frame, results, versions = self._resolver.resolve(
+                writes, self._position, self._versions, self.snapshot
+            )
+            if frame is None:
+                return results
+            lsn = self._append(frame, versions)
+        self._commit(lsn)
+        return results
+
+    def reserve_ids(self, count: int) -> list[int]:
+        """Take automatic ids out of the counter; those that are never written are never used."""
+        with self._mutex:
+            self.check_usable()
+            first = self._position.next_auto_id
+            self._position = replace(self._position, next_auto_id=first + count)
+            return list(range(first, first + count))
+
+    def _append(self, frame: Frame, versions: dict[Id, Version | None]) -> int:
+        payload = encode_frame(frame)
+        try:
+            lsn = self.log.append(payload)
+        except BaseException as error:
+            self.failure = error
+            raise NeedsReopenError(
+                f"the batch could not be written to the log ({error}); it is not acknowledged, and this handle "
+                "writes no more: close it and open the folder again"
+            ) from error
+        # From here on the frame's own bytes are what counts, whatever the caller does to the array.
+        count, dim = frame.vectors.shape
+        vectors = np.frombuffer(payload, "<f4", count * dim, len(payload) - 4 * count * dim).reshape(count, dim)
+        self._pending.append(replace(frame, lsn=lsn, vectors=vectors))
+        self._versions.update((id_, (lsn, version)) for id_, version in versions.items())
+        self._position = Position(
+            frame.first_label + frame.label_count, frame.first_row + count, frame.next_auto_id
+        )
+        return lsn
+
+    def _commit(self, lsn: int) -> None:
+        """Return when the frame is durable, applied and visible."""
+        if not self._take_turn(lsn):
+            return
+        # Leading: everything appended so far is served together.
+        try:
+            with self._mutex:
+                frames = list(self._pending)
+            self._sync_and_apply(frames)
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise self._unknown_outcome() from error
+        finally:
+            self._step_down()
+
+    def _take_turn(self, lsn: int | None) -> bool:
+        """Wait until `lsn` is published (False), or until nobody leads and this thread does (True)."""
+        with self._turn:
+            while True:
+                if lsn is not None and self.snapshot.lsn >= lsn:
+                    return False
+                if self.failure is not None:
+                    raise self._unknown_outcome() from self.failure
+                if not self._leading:
+                    self._leading = True
+                    return True
+                self._turn.wait()
+
+    def _step_down(self) -> None:
+        with self._turn:
+            self._leading = False
+            self._turn.notify_all()
+
+    def _sync_and_apply(self, frames: list[Frame]) -> None:
+        if not frames:
+            return
+        if self._durable:
+            self.log.sync(frames[-1].lsn)  # THE commit point
+        with self._publishing:
+            self.snapshot = self._store.apply(self.snapshot, frames)  # the visibility point
+        self._on_publish(self.snapshot)
+        with self._mutex:
+            del self._pending[: len(frames)]
+            # Applied versions are found in the stores from now on.
+            applied = frames[-1].lsn
+            self._versions = {id_: entry for id_, entry in self._versions.items() if entry[0] > applied}
+
+    # --- for the upkeep ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def quiesced(self) -> Iterator[Snapshot]:
+        """Hold all writers; every appended frame is synced and applied. Short: writers wait meanwhile."""
+        self._take_turn(None)
+        try:
+            with self._mutex:
+                self._sync_and_apply(list(self._pending))
+                yield self.snapshot
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+        finally:
+            self._step_down()
+
+    def replace_segments(self, change: Callable[[Snapshot], Snapshot]) -> None:
+        """Publish a snapshot with other segments; `change` gets the current one and must be quick."""
+        with self._publishing:
+            self.snapshot = change(self.snapshot)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop writing because something that durability needs has failed."""
+        with self._turn:
+            self.failure = self.failure or error
+            self._turn.notify_all()
+
+    def check_usable(self) -> None:
+        if self.failure is not None:
+            raise NeedsReopenError(
+                f"an earlier write failed ({self.failure}), so this handle writes no more; close it and open the "
+                "folder again: everything acknowledged is there"
+            ) from self.failure
+
+    def _unknown_outcome(self) -> OutcomeUnknownError:
+        return OutcomeUnknownError(
+            f"the batch is not acknowledged: making it durable failed ({self.failure}). After closing this handle "
+            "and opening the folder again it is there whole or absent"
+        )

@@ -1,0 +1,107 @@
+"""What an engine must do. `database.NoPokeDB` checks every argument and then calls one of these.
+
+Engines get canonical arguments only (records.py), so they all accept and refuse alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from nopokedb.records import Hit, Id, Part, Record, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One part of an atomic batch, in columns. A column that is None was not given."""
+
+    kind: Literal["add", "upsert", "update", "delete"]
+    ids: Sequence[Id] | None
+    """None with "add": automatic ids."""
+    count: int
+    vectors: Vectors | None = None
+    """Shape (count, dim)."""
+    metadatas: Sequence[bytes | None] | None = None
+    """JSON bytes per record; None keeps what is there ("upsert")."""
+    texts: Sequence[str | None] | None = None
+    """Text per record; None keeps what is there ("upsert")."""
+    merge: bool = False
+    """Metadata are merge patches."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentStats:
+    """One index over a range of rows."""
+
+    kind: str
+    """"scan", "hnsw", or "exact" where no index reached the recall goal."""
+    row_count: int
+    live_count: int
+    size_bytes: int
+    """Memory it holds beyond the mapped vectors."""
+    ef_at_10: int
+    """Candidates it examines for k = 10 unless told otherwise."""
+    recall: float
+    """Recall@10 measured when it was sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A moment of a collection. Sizes are in bytes."""
+
+    path: str
+    dim: int
+    space: str
+    index: str
+    count: int
+    """Live records."""
+    label_count: int
+    """Record versions ever written in this generation."""
+    row_count: int
+    """Vectors in the vectors file, retired ones included."""
+    tail_count: int
+    """Rows that no segment covers; they are searched exactly."""
+    segments: tuple[SegmentStats, ...]
+    sealing: bool
+    """Background sealing is running or due."""
+    lsn: int
+    checkpoint_lsn: int
+    log_bytes: int
+    disk_bytes: int
+    index_bytes: int
+    """Part of `disk_bytes` that is derived and may be deleted."""
+    cache_bytes: int
+    read_only: bool
+    notes: tuple[str, ...]
+    """What opening repaired or dropped, and indexes that were refused, in words."""
+
+
+class Engine(Protocol):
+    """The operations behind `NoPokeDB`."""
+
+    dim: int
+    space: str
+
+    def write(self, writes: Sequence[Write]) -> list[list[Id] | int]:
+        """Write one atomic batch; per part the ids ("add", "upsert") or the number of records ("update", "delete").
+        Durable and visible to every later read when this returns."""
+        ...
+
+    def reserve_ids(self, count: int) -> list[int]:
+        """Automatic ids that nobody else gets."""
+        ...
+
+    def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]: ...
+    def exists(self, id_: Id) -> bool: ...
+    def count(self) -> int: ...
+    def scan(self, after: Id | None, limit: int | None, include: Sequence[Part]) -> Iterator[Record]: ...
+
+    def query(
+        self, queries: Vectors, k: int, ef: int | None, max_distance: float | None, include: Sequence[Part]
+    ) -> list[list[Hit]]: ...
+
+    def save(self) -> None: ...
+    def refresh(self) -> None: ...
+    def stats(self) -> Stats: ...
+    def close(self) -> None: ...

@@ -39,9 +39,7 @@ def _segment_calls(segment: Any, vectors: Floats) -> Callable[[Floats], None]:
     def call(query: Floats) -> None:
         query_pointer = _pointer(query)
         index.search_c(1, query_pointer, ef, found_pointer, row_pointer, parameters)
-        faiss.fvec_inner_products_by_idx(
-            found_pointer, query_pointer, vector_pointer, row_pointer, dim, 1, ef
-        )
+        faiss.fvec_inner_products_by_idx(found_pointer, query_pointer, vector_pointer, row_pointer, dim, 1, ef)
 
     return call
 

@@ -51,9 +51,7 @@ def _overhead(db: NoPokeDB, queries: Floats, scale: Scale) -> dict[str, float]:
     returned: list[float] = []
     bare: list[float] = []
     for _ in range(scale.round_count):
-        without.append(
-            time_round(lambda query: db.query(query, k=K, include=()), queries, scale.round_s).p50_us
-        )
+        without.append(time_round(lambda query: db.query(query, k=K, include=()), queries, scale.round_s).p50_us)
         returned.append(time_round(lambda query: db.query(query, k=K), queries, scale.round_s).p50_us)
         bare.append(bare_index_us(db, queries, scale))
     figures = {
@@ -74,8 +72,7 @@ def measure_bulk(dataset: Dataset, data: Path, folder: Path, scale: Scale) -> di
     settle_seconds = time.perf_counter() - started
     answers = [[hit["id"] for hit in db.query(query, k=K)] for query in dataset.queries]
     rounds = [
-        time_round(lambda query: db.query(query, k=K), dataset.queries, scale.round_s)
-        for _ in range(scale.round_count)
+        time_round(lambda query: db.query(query, k=K), dataset.queries, scale.round_s) for _ in range(scale.round_count)
     ]
     rested = point_of(None, recall_of(answers, dataset), rounds)
     say(f"  settled in {settle_seconds:.2f} s: recall {rested.recall:.4f}, {rested.qps:,.0f} QPS")

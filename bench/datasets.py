@@ -100,6 +100,5 @@ def load(path: Path) -> Dataset:
 def metadata_for(count: int, start: int = 0) -> list[dict[str, object]]:
     """Small metadata objects, the same for every database that stores any."""
     return [
-        {"title": f"document {row}", "group": row % 100, "year": 1990 + row % 35}
-        for row in range(start, start + count)
+        {"title": f"document {row}", "group": row % 100, "year": 1990 + row % 35} for row in range(start, start + count)
     ]

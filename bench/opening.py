@@ -75,9 +75,7 @@ def measure_opening(collection: Path, data: Path, open_count: int) -> dict[str, 
     for _ in range(open_count):
         started_at = time.time()
         command = [sys.executable, "-m", "bench.opening", str(collection), str(data)]
-        finished = subprocess.run(
-            command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ.copy()
-        )
+        finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
         run = json.loads(finished.stdout)
         stats = run.pop("stats")
         run["cold_ms"] = (run["opened_at"] - started_at) * 1e3

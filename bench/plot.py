@@ -54,9 +54,7 @@ def draw(results: dict[str, Any], path: Path, scale: Scale) -> None:
     for name in peers.PEERS:
         if name in results:
             _draw_backend(axes, results[name], *STYLES[name], width=2.6 if name == "nopokedb" else 1.3)
-    axes.axvline(
-        TARGET_RECALL, color="#777777", linewidth=0.9, linestyle="--", label=f"recall {TARGET_RECALL}"
-    )
+    axes.axvline(TARGET_RECALL, color="#777777", linewidth=0.9, linestyle="--", label=f"recall {TARGET_RECALL}")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:,.0f}"))

@@ -39,9 +39,7 @@ class Collected:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.seed", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes, no download, results in a folder apart"
-    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, no download, results in a folder apart")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=NAMES, help=f"of: {' '.join(NAMES)}")
     parser.add_argument("--fresh", action="store_true", help="run again what has finished before")
     parser.add_argument("--upserts", type=int, metavar="N", help="number of metadata-only upserts")
@@ -96,11 +94,7 @@ def _run_child(name: str, data: Path, out: Path, arguments: argparse.Namespace) 
 
 def _sizes(name: str, scale: Scale) -> dict[str, Any]:
     """What of the scale a result depends on."""
-    return {
-        key: value
-        for key, value in asdict(scale).items()
-        if name == "upserts" or not key.startswith("upsert_")
-    }
+    return {key: value for key, value in asdict(scale).items() if name == "upserts" or not key.startswith("upsert_")}
 
 
 def _collect(arguments: argparse.Namespace, scale: Scale, folder: Path) -> Collected:
@@ -119,9 +113,7 @@ def _collect(arguments: argparse.Namespace, scale: Scale, folder: Path) -> Colle
             collected.missing[name] = "not asked for"
             continue
         if worker.needs_original(name) and not _original_is_there(may_download=not arguments.quick):
-            collected.missing[name] = (
-                f"nopokedb 0.5.1 is not installed in {ORIGINAL_FOLDER.relative_to(ROOT)}"
-            )
+            collected.missing[name] = f"nopokedb 0.5.1 is not installed in {ORIGINAL_FOLDER.relative_to(ROOT)}"
             collected.failed |= not arguments.quick
             say(f"{name}: skipped, {collected.missing[name]}")
             continue
@@ -140,15 +132,11 @@ def _collect(arguments: argparse.Namespace, scale: Scale, folder: Path) -> Colle
     return collected
 
 
-def _report(
-    collected: Collected, machine_facts: dict[str, object], scale: Scale, folder: Path, png: Path
-) -> None:
+def _report(collected: Collected, machine_facts: dict[str, object], scale: Scale, folder: Path, png: Path) -> None:
     """Writes results.json and table.md, prints the tables, and draws the plot."""
     rows = tables.backend_rows(collected.results)
     outcomes = goals.compare(collected.results)
-    text = tables.markdown(
-        rows, outcomes, collected.results, machine_facts, scale, collected.missing, collected.reused
-    )
+    text = tables.markdown(rows, outcomes, collected.results, machine_facts, scale, collected.missing, collected.reused)
     summary = {
         "machine": machine_facts,
         "scale": asdict(scale),

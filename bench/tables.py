@@ -55,9 +55,7 @@ def backend_rows(results: dict[str, Any]) -> list[Row]:
 
 
 def _rate(value: float) -> str:
-    return (
-        f"{value / 1e6:.1f}M" if value >= 1e6 else f"{value / 1e3:.1f}k" if value >= 1e3 else f"{value:.0f}"
-    )
+    return f"{value / 1e6:.1f}M" if value >= 1e6 else f"{value / 1e3:.1f}k" if value >= 1e3 else f"{value:.0f}"
 
 
 def _milliseconds(microseconds: float) -> str:
@@ -89,9 +87,7 @@ def _notes(results: dict[str, Any], scale: Scale) -> list[str]:
     for name in peers.PEERS:
         busiest = max((point["cores"] for point in results.get(name, {}).get("points", [])), default=0.0)
         if busiest > IDLE_CORES:
-            notes.append(
-                f"{results[name]['label']} kept up to {busiest:.2f} cores busy while it was queried."
-            )
+            notes.append(f"{results[name]['label']} kept up to {busiest:.2f} cores busy while it was queried.")
     return notes
 
 
@@ -128,9 +124,7 @@ def markdown(
         lines += ["", *(f"- {note}" for note in _notes(results, scale)), ""]
     lines += ["| measure | goal | measured | reached |", "|---|---|---|---|"]
     answers = {True: "yes", False: "no", None: "-"}
-    lines += [
-        f"| {goal.measure} | {goal.goal} | {goal.measured} | {answers[goal.reached]} |" for goal in goals
-    ]
+    lines += [f"| {goal.measure} | {goal.goal} | {goal.measured} | {answers[goal.reached]} |" for goal in goals]
     if "bulk" in results:
         lines += ["", f"- The larger collection's vectors: {results['bulk']['recipe']}."]
     if reused:

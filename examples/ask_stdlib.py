@@ -274,9 +274,7 @@ def build(db: NoPokeDB, embed: Embedder, limit: int | None, terminal: Terminal) 
     rate = f"{len(docs) / (stored - embedded):,.0f} vectors/s, on disk before the call returned"
     terminal.fact("durable insert", f"{stored - embedded:.2f} s", rate)
     seal(db)
-    terminal.fact(
-        "seal", f"{time.perf_counter() - stored:.2f} s", "in the background; reads and writes go on"
-    )
+    terminal.fact("seal", f"{time.perf_counter() - stored:.2f} s", "in the background; reads and writes go on")
     return docs, vectors
 
 
@@ -343,9 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Ask Python's standard library a question.")
     parser.add_argument("--path", type=Path, metavar="DIR", help="keep the collection in this folder")
     parser.add_argument("--limit", type=int, metavar="N", help="store only N docstrings, evenly spread")
-    parser.add_argument(
-        "--ask", action="append", metavar="QUESTION", help="ask this instead; may be repeated"
-    )
+    parser.add_argument("--ask", action="append", metavar="QUESTION", help="ask this instead; may be repeated")
     options = parser.parse_args(argv)
     questions = [(text, None) for text in options.ask] if options.ask else QUESTIONS
     if options.path is not None:

@@ -132,9 +132,7 @@ def test_model_is_read_from_its_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 @needs_wordllama
 @pytest.mark.parametrize(("question", "right"), NAMED, ids=[question for question, _ in NAMED])
-def test_answer_is_among_the_first_three(
-    library: SimpleNamespace, question: str, right: frozenset[str]
-) -> None:
+def test_answer_is_among_the_first_three(library: SimpleNamespace, question: str, right: frozenset[str]) -> None:
     """The demo's own questions get the answers it promises, through the reopened database."""
     hits = library.db.query(library.embed([question])[0], k=3, include=("metadata", "text"))
     assert right & {hit.id for hit in hits}, [hit.id for hit in hits]
@@ -190,9 +188,7 @@ def test_fallback_is_the_same_in_every_process() -> None:
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
         command = [sys.executable, "-c", code, str(SCRIPT)]
-        printed.add(
-            subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        )
+        printed.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
     assert len(printed) == 1
     assert np.frombuffer(bytes.fromhex(printed.pop()), dtype=np.float32).any()
 

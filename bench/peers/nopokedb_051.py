@@ -18,9 +18,7 @@ DEFAULT_EF = 50  # of its constructor
 def require_original() -> None:
     """Raises RuntimeError when the package that got imported is not the original release."""
     if nopokedb.__version__ != "0.5.1":
-        raise RuntimeError(
-            f"expected nopokedb 0.5.1, imported {nopokedb.__version__} from {nopokedb.__file__}"
-        )
+        raise RuntimeError(f"expected nopokedb 0.5.1, imported {nopokedb.__version__} from {nopokedb.__file__}")
 
 
 class Backend:

@@ -1,15 +1,16 @@
 """NoPokeDB: an embedded vector database. One folder, nothing acknowledged is ever lost, fast answers.
 
-    from nopokedb import NoPokeDB
+from nopokedb import NoPokeDB
 
-    db = NoPokeDB(dim=384, path="./data")
-    db.add(vector, {"title": "a record"})
-    hits = db.query(vector, k=5)
+db = NoPokeDB(dim=384, path="./data")
+db.add(vector, {"title": "a record"})
+hits = db.query(vector, k=5)
 """
 
 from nopokedb.asynchronous import AsyncNoPokeDB
+from nopokedb.batch import Batch
 from nopokedb.catalog import drop_collection, list_collections
-from nopokedb.database import Batch, NoPokeDB
+from nopokedb.database import NoPokeDB
 from nopokedb.engine import SegmentStats, Stats
 from nopokedb.errors import (
     BatchTooLargeError,

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from nopokedb.database import Batch, NoPokeDB
+from nopokedb.batch import Batch
+from nopokedb.database import NoPokeDB
 from nopokedb.engine import Stats
 from nopokedb.records import Hit, Id, Part, Record
 
@@ -46,7 +47,12 @@ class AsyncNoPokeDB:
         return await asyncio.to_thread(method, database, *args, **kwargs)
 
     async def add(
-        self, vector: Any, metadata: Mapping[str, Any] | None = None, *, id: Id | None = None, text: str | None = None
+        self,
+        vector: Any,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        id: Id | None = None,
+        text: str | None = None,
     ) -> Id:
         """See `NoPokeDB.add`."""
         return await self._run(NoPokeDB.add, vector, metadata, id=id, text=text)

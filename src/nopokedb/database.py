@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from nopokedb.distribution import install_hint
+from nopokedb.batch import Batch
 from nopokedb.engine import Engine, Stats, Write
 from nopokedb.errors import (
     ClosedError,
     InvalidInputError,
-    InvalidVectorError,
     NoPokeError,
     RecordNotFoundError,
 )
+from nopokedb.intake import BulkKind, Columns, add_write, bulk_writes, progress_bar, upsert_write
 from nopokedb.records import (
-    MAX_BATCH_BYTES,
     MAX_DIM,
     MAX_K,
     Durability,
@@ -39,8 +37,6 @@ from nopokedb.records import (
     check_ids,
     check_include,
     check_int,
-    check_lengths,
-    check_text,
     check_vector,
     check_vectors,
     encode_metadata,
@@ -52,7 +48,6 @@ if TYPE_CHECKING:
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_M, _MAX_EF_CONSTRUCTION, _MAX_EF = 256, 10_000, 10_000_000
 _MISSING: Final = object()
-T = TypeVar("T")
 
 
 class NoPokeDB:
@@ -147,9 +142,7 @@ class NoPokeDB:
             settings = Settings(dim, space, M, ef_construction, index)
         else:
             stored = require_collection(folder).settings
-            settings = Settings(
-                stored.dim, stored.space if space == "cosine" else space, M, ef_construction, index
-            )
+            settings = Settings(stored.dim, stored.space if space == "cosine" else space, M, ef_construction, index)
         return EmbeddedEngine(
             folder, settings=settings, durability=durability, read_only=read_only, max_memory=max_memory
         )
@@ -157,7 +150,12 @@ class NoPokeDB:
     # --- writing ---------------------------------------------------------------------------------------------
 
     def add(
-        self, vector: Any, metadata: Mapping[str, Any] | None = None, *, id: Id | None = None, text: str | None = None
+        self,
+        vector: Any,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        id: Id | None = None,
+        text: str | None = None,
     ) -> Id:
         """Add one record, durable when this returns.
 
@@ -169,15 +167,7 @@ class NoPokeDB:
 
         Returns: the id. Raises `DuplicateIdError` if the id exists, `InvalidInputError` for bad input.
         """
-        write = Write(
-            "add",
-            None if id is None else [check_id(id)],
-            1,
-            check_vector(vector, self.dim, self.space)[None, :],
-            [encode_metadata(metadata)],
-            [check_text(text)],
-        )
-        return self._write_one(write)[0]
+        return self._write_one(add_write(vector, metadata, id, text, self.dim, self.space))[0]
 
     def add_many(
         self,
@@ -202,8 +192,7 @@ class NoPokeDB:
 
         Returns: the ids, in order.
         """
-        ids_of_chunks = self._write_many("add", ids, vectors, metadatas, texts, False, batch_size, progress)
-        return [id_ for ids_ in ids_of_chunks for id_ in ids_]
+        return self._write_many("add", Columns(vectors, ids, metadatas, texts), False, batch_size, progress)
 
     def upsert(
         self,
@@ -221,20 +210,7 @@ class NoPokeDB:
         another name of `id`.
         """
         key = _one_id(id, vid)
-        if vector is None and metadata is None and text is None:
-            raise InvalidInputError(f"expected a vector, metadata or text for {key!r}, got none of them")
-        if merge and metadata is None:
-            raise InvalidInputError("expected metadata to merge, got none")
-        write = Write(
-            "upsert",
-            [key],
-            1,
-            None if vector is None else check_vector(vector, self.dim, self.space)[None, :],
-            None if metadata is None else [encode_metadata(metadata)],
-            None if text is None else [check_text(text)],
-            merge,
-        )
-        self._write_one(write)
+        self._write_one(upsert_write(key, vector, metadata, text, merge, self.dim, self.space))
 
     def upsert_many(
         self,
@@ -253,8 +229,7 @@ class NoPokeDB:
             raise InvalidInputError("expected vectors, metadatas or texts, got none of them")
         if merge and metadatas is None:
             raise InvalidInputError("expected metadatas to merge, got none")
-        for _ in self._write_many("upsert", ids, vectors, metadatas, texts, merge, batch_size, progress):
-            pass
+        self._write_many("upsert", Columns(vectors, ids, metadatas, texts), merge, batch_size, progress)
 
     def update_many(self, ids: Iterable[Id], metadata: Mapping[str, Any], *, merge: bool = True) -> int:
         """Change the metadata of all these records in one atomic batch; absent ids are skipped.
@@ -286,13 +261,13 @@ class NoPokeDB:
             b.delete(7)
             b.add(vector, {"name": "new"})
         """
-        batch = Batch(self)
+        batch = Batch(self._engine)
         try:
             yield batch
-            if batch._writes:
-                self._engine.write(batch._writes)
-        finally:
-            batch._open = False
+        except BaseException:
+            batch._cancel()
+            raise
+        batch._finish()
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -436,131 +411,18 @@ class NoPokeDB:
         assert isinstance(result, int)
         return result
 
-    def _write_many(
-        self,
-        kind: Literal["add", "upsert"],
-        ids: Iterable[Id] | None,
-        vectors: Any,
-        metadatas: Iterable[Mapping[str, Any] | None] | None,
-        texts: Iterable[str | None] | None,
-        merge: bool,
-        batch_size: int,
-        progress: bool,
-    ) -> Iterator[list[Id]]:
-        """Check and write, whole if possible, else in chunks; yields the ids of each atomic batch."""
-        batch_size = check_int("batch_size", batch_size, 1, 10_000_000)
-        columns: dict[str, Any] = {"vectors": vectors, "ids": ids, "metadatas": metadatas, "texts": texts}
-        given = {name: column for name, column in columns.items() if column is not None}
-        if vectors is None and kind == "add":
-            raise InvalidVectorError("expected vectors to add, got None")
-        whole = all(hasattr(column, "__len__") for column in given.values())
-        chunks: Iterable[Write]
-        total: int | None = None
-        if whole:
-            total = check_lengths(**{name: len(column) for name, column in given.items()})
-            if vectors is None or _nbytes(vectors, total, self.dim) <= MAX_BATCH_BYTES:
-                write = self._checked(kind, given, merge)
-                chunks = [write] if _batch_bytes(write) <= MAX_BATCH_BYTES else _split(write, batch_size)
-            else:
-                chunks = (
-                    self._checked(kind, {name: column[at : at + batch_size] for name, column in given.items()}, merge)
-                    for at in range(0, total, batch_size)
-                )
-        else:
-            chunks = self._chunks(kind, given, merge, batch_size)
+    def _write_many(self, kind: BulkKind, columns: Columns, merge: bool, batch_size: int, progress: bool) -> list[Id]:
+        """Write one atomic batch after the other; the ids of all."""
         committed: list[Id] = []
-        bar = _progress_bar(total) if progress else None
-        try:
-            for write in chunks:
-                written = self._write_one(write)
-                committed += written
-                if bar is not None:
-                    bar.update(write.count)
-                yield written
-        except NoPokeError as error:
-            error.committed = committed
-            raise
-        finally:
-            if bar is not None:
-                bar.close()
-
-    def _chunks(
-        self, kind: Literal["add", "upsert"], given: dict[str, Any], merge: bool, batch_size: int
-    ) -> Iterator[Write]:
-        """Checked chunks from iterators that must end together."""
-        iterators = {name: iter(column) for name, column in given.items()}
-        while True:
-            chunk = {name: list(itertools.islice(iterator, batch_size)) for name, iterator in iterators.items()}
-            if not any(chunk.values()):
-                return
-            yield self._checked(kind, chunk, merge)
-
-    def _checked(self, kind: Literal["add", "upsert"], given: dict[str, Any], merge: bool) -> Write:
-        """One batch, every part of it checked."""
-        vectors = check_vectors(given["vectors"], self.dim, self.space) if "vectors" in given else None
-        ids = check_ids(given["ids"]) if "ids" in given else None
-        metadatas: list[bytes | None] | None = None
-        if "metadatas" in given:
-            keeps = kind == "upsert"
-            metadatas = [None if keeps and item is None else encode_metadata(item) for item in given["metadatas"]]
-        texts = [check_text(text) for text in given["texts"]] if "texts" in given else None
-        count = check_lengths(
-            vectors=_length(vectors), ids=_length(ids), metadatas=_length(metadatas), texts=_length(texts)
-        )
-        if kind == "add":
-            metadatas = metadatas or [b"{}"] * count
-            texts = texts or [None] * count
-        return Write(kind, ids, count, vectors, metadatas, texts, merge)
-
-
-class Batch:
-    """Writes collected by `NoPokeDB.batch`. Later writes of the block see its earlier ones."""
-
-    def __init__(self, database: NoPokeDB) -> None:
-        self._database = database
-        self._writes: list[Write] = []
-        self._open = True
-
-    def add(
-        self, vector: Any, metadata: Mapping[str, Any] | None = None, *, id: Id | None = None, text: str | None = None
-    ) -> Id:
-        """As `NoPokeDB.add`; an automatic id is reserved at once. That an id exists is found when the block ends."""
-        self._check_open()
-        database = self._database
-        row = check_vector(vector, database.dim, database.space)[None, :].copy()
-        encoded, checked_text = encode_metadata(metadata), check_text(text)
-        key = database._engine.reserve_ids(1)[0] if id is None else check_id(id)
-        self._writes.append(Write("add", [key], 1, row, [encoded], [checked_text]))
-        return key
-
-    def upsert(
-        self,
-        id: Id,
-        vector: Any = None,
-        metadata: Mapping[str, Any] | None = None,
-        *,
-        text: str | None = None,
-        merge: bool = False,
-    ) -> None:
-        """As `NoPokeDB.upsert`."""
-        self._check_open()
-        key = check_id(id)
-        if vector is None and metadata is None and text is None:
-            raise InvalidInputError(f"expected a vector, metadata or text for {key!r}, got none of them")
-        database = self._database
-        row = None if vector is None else check_vector(vector, database.dim, database.space)[None, :].copy()
-        encoded = None if metadata is None else [encode_metadata(metadata)]
-        texts = None if text is None else [check_text(text)]
-        self._writes.append(Write("upsert", [key], 1, row, encoded, texts, merge))
-
-    def delete(self, id: Id) -> None:
-        """As `NoPokeDB.delete`; an absent id is no error."""
-        self._check_open()
-        self._writes.append(Write("delete", [check_id(id)], 1))
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise InvalidInputError("expected an open batch, but its `with` block has ended")
+        with progress_bar(columns, wanted=progress) as advance:
+            try:
+                for write in bulk_writes(kind, columns, self.dim, self.space, merge, batch_size):
+                    committed += self._write_one(write)
+                    advance(write.count)
+            except NoPokeError as error:
+                error.committed = committed
+                raise
+        return committed
 
 
 def resolve_folder(path: str | Path, collection: str | None) -> Path:
@@ -584,43 +446,3 @@ def _one_id(id: Any, vid: Any) -> Id:
     if (id is _MISSING) == (vid is _MISSING):
         raise InvalidInputError("expected exactly one of id and vid")
     return check_id(vid if id is _MISSING else id)
-
-
-def _length(column: Sequence[Any] | Vectors | None) -> int | None:
-    return None if column is None else len(column)
-
-
-def _nbytes(vectors: Any, count: int, dim: int) -> int:
-    return vectors.size * 4 if isinstance(vectors, np.ndarray) else count * dim * 4
-
-
-def _batch_bytes(write: Write) -> int:
-    vectors = 0 if write.vectors is None else write.vectors.nbytes
-    metadatas = sum(len(item) for item in write.metadatas or () if item is not None)
-    return vectors + metadatas + sum(4 * len(text) for text in write.texts or () if text is not None)
-
-
-def _split(write: Write, batch_size: int) -> Iterator[Write]:
-    """A checked write in chunks."""
-
-    def part(column: Any, at: int) -> Any:
-        return None if column is None else column[at : at + batch_size]
-
-    for at in range(0, write.count, batch_size):
-        yield Write(
-            write.kind,
-            part(write.ids, at),
-            min(batch_size, write.count - at),
-            part(write.vectors, at),
-            part(write.metadatas, at),
-            part(write.texts, at),
-            write.merge,
-        )
-
-
-def _progress_bar(total: int | None) -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError(f"progress=True needs tqdm: {install_hint('progress')}") from error
-    return tqdm(total=total, unit="records", leave=False)

@@ -1,26 +1,26 @@
 """Every error NoPokeDB raises on purpose.
 
-    NoPokeError
-    ├── InvalidInputError (ValueError)      the call is wrong; nothing was changed
-    │   ├── InvalidIdError                  not an int64 or a non-empty str of at most 512 bytes
-    │   ├── InvalidVectorError              shape, dtype, NaN, Inf, norm out of range
-    │   ├── InvalidMetadataError            not a JSON object
-    │   ├── SettingsMismatchError           an open names other settings than the stored ones
-    │   └── BatchTooLargeError              over the limit of one atomic batch
-    ├── DuplicateIdError (KeyError)         `add` of an id that exists, or an id twice in one call
-    ├── RecordNotFoundError (KeyError)      `db[id]` of an absent id
-    ├── NotADatabaseError (ValueError)      the folder holds something else
-    │   ├── LegacyFolderError               a folder of the original package, up to 0.5.1
-    │   └── NewerFormatError                written by a newer version
-    ├── CollectionNotFoundError (FileNotFoundError)
-    ├── DatabaseLockedError (BlockingIOError)   another writer holds the folder; names its pid
-    ├── ReadOnlyError (PermissionError)     a read-only handle was asked to write
-    ├── ClosedError (RuntimeError)          the handle is closed
-    ├── ForkedHandleError (RuntimeError)    the handle was opened before a fork and is used in the child
-    ├── NeedsRecoveryError (RuntimeError)   a read-only open found a folder that a writer must recover first
-    ├── NeedsReopenError (OSError)          a write failed earlier: the handle reads, but does not write
-    │   └── OutcomeUnknownError             the batch of this call is whole or absent after reopening
-    └── CorruptionError (OSError)           stored bytes are damaged; names the file and the offset
+NoPokeError
+├── InvalidInputError (ValueError)      the call is wrong; nothing was changed
+│   ├── InvalidIdError                  not an int64 or a non-empty str of at most 512 bytes
+│   ├── InvalidVectorError              shape, dtype, NaN, Inf, norm out of range
+│   ├── InvalidMetadataError            not a JSON object
+│   ├── SettingsMismatchError           an open names other settings than the stored ones
+│   └── BatchTooLargeError              over the limit of one atomic batch
+├── DuplicateIdError (KeyError)         `add` of an id that exists, or an id twice in one call
+├── RecordNotFoundError (KeyError)      `db[id]` of an absent id
+├── NotADatabaseError (ValueError)      the folder holds something else
+│   ├── LegacyFolderError               a folder of the original package, up to 0.5.1
+│   └── NewerFormatError                written by a newer version
+├── CollectionNotFoundError (FileNotFoundError)
+├── DatabaseLockedError (BlockingIOError)   another writer holds the folder; names its pid
+├── ReadOnlyError (PermissionError)     a read-only handle was asked to write
+├── ClosedError (RuntimeError)          the handle is closed
+├── ForkedHandleError (RuntimeError)    the handle was opened before a fork and is used in the child
+├── NeedsRecoveryError (RuntimeError)   a read-only open found a folder that a writer must recover first
+├── NeedsReopenError (OSError)          a write failed earlier: the handle reads, but does not write
+│   └── OutcomeUnknownError             the batch of this call is whole or absent after reopening
+└── CorruptionError (OSError)           stored bytes are damaged; names the file and the offset
 """
 
 from __future__ import annotations

@@ -68,8 +68,7 @@ class Record:
             return NotImplemented
         mine, theirs = self.vector, other.vector
         return (
-            (type(self.id), self.id, self.metadata, self.text)
-            == (type(other.id), other.id, other.metadata, other.text)
+            (type(self.id), self.id, self.metadata, self.text) == (type(other.id), other.id, other.metadata, other.text)
             and (mine is None) == (theirs is None)
             and (mine is None or theirs is None or np.array_equal(mine, theirs))
         )
@@ -134,8 +133,13 @@ def check_int(name: str, value: object, low: int, high: int) -> int:
     return int(value)
 
 
+_PARTS = frozenset(get_args(Part))
+
+
 def check_include(include: Sequence[str]) -> tuple[Part, ...]:
     """The parts to return; any of metadata, vector, text."""
+    if type(include) is tuple and _PARTS.issuperset(include):
+        return include
     if isinstance(include, str):
         raise InvalidInputError(f"expected include to be a tuple of names, got the str {include!r}")
     for part in include:
@@ -276,9 +280,7 @@ def encode_metadata(metadata: object) -> bytes:
     if not isinstance(metadata, dict):
         raise InvalidMetadataError(f"expected metadata to be a dict, got {type(metadata).__name__}")
     for key, value in metadata.items():
-        if type(key) is not str or (
-            type(value) not in _PLAIN and not (type(value) is float and math.isfinite(value))
-        ):
+        if type(key) is not str or (type(value) not in _PLAIN and not (type(value) is float and math.isfinite(value))):
             metadata = _clean(metadata, "metadata", 1)  # nested or unusual: look at every value
             break
     try:

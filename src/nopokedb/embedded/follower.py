@@ -131,9 +131,7 @@ class Follower:
     def _load(self, *, alone: bool) -> _State:
         published = read_published(self._folder / "LOCK")
         manifest = require_collection(self._folder)
-        entries, cut = read_log(
-            self._folder / "oplog", manifest.checkpoint_lsn, first_file=manifest.first_log
-        )
+        entries, cut = read_log(self._folder / "oplog", manifest.checkpoint_lsn, first_file=manifest.first_log)
         wal = self._folder / f"metadata-{manifest.generation}.db-wal"
         if alone:
             if entries or cut:
@@ -167,7 +165,11 @@ class Follower:
             loaded = {(segment.kind, segment.start, segment.stop): segment for segment in state.snapshot.segments}
         wanted = [(file.kind, file.start, file.stop) for file in manifest.segments]
         if manifest.segments and all(key in loaded for key in wanted):
-            return replace(snapshot, segments=tuple(sorted((loaded[key] for key in wanted), key=lambda s: s.start))), (), []
+            return (
+                replace(snapshot, segments=tuple(sorted((loaded[key] for key in wanted), key=lambda s: s.start))),
+                (),
+                [],
+            )
         return load_segments(self._folder, manifest, snapshot, self._max_memory)
 
     def _reopen_shared(self) -> None:

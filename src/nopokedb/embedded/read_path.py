@@ -1,9 +1,9 @@
 """The read path: a snapshot in, records or hits out.
 
-    query -> snapshot -> per segment and tail the cheapest way that reaches the recall: exact or index
-          -> candidates with exact float32 keys -> the k best and all that float32 cannot tell from them
-          -> verify their bytes -> final float64 distances, ordered by (distance, id)
-          -> metadata of the final k (JSON bytes cached by label) -> hits
+query -> snapshot -> per segment and tail the cheapest way that reaches the recall: exact or index
+      -> candidates with exact float32 keys -> the k best and all that float32 cannot tell from them
+      -> verify their bytes -> final float64 distances, ordered by (distance, id)
+      -> metadata of the final k (JSON bytes cached by label) -> hits
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import faiss
 import google_crc32c
@@ -107,7 +108,7 @@ class ReadPath:
 
     def candidates(self, snapshot: Snapshot, queries: Floats, k: int, ef: int | None) -> list[Rows]:
         """Per query the rows of the k nearest by float32 keys, with those that tie."""
-        space, vectors, norms = self._space, snapshot.vectors, snapshot.rows["norm"]
+        space = self._space
         prepared = prepare_queries(space, queries)
         keys: list[list[Floats]] = [[] for _ in queries]
         rows: list[list[Rows]] = [[] for _ in queries]
@@ -122,12 +123,10 @@ class ReadPath:
         finally:
             if threads != wanted:  # the setting belongs to the calling thread, which is the user's
                 faiss.omp_set_num_threads(threads)
-        found = []
-        for at, query in enumerate(prepared):
-            joined_keys = keys[at][0] if len(keys[at]) == 1 else np.concatenate(keys[at] or [np.empty(0, np.float32)])
-            joined_rows = rows[at][0] if len(rows[at]) == 1 else np.concatenate(rows[at] or [np.empty(0, np.int64)])
-            found.append(nearest(joined_keys, joined_rows, k, rounding_slack(space, query, vectors)))
-        return found
+        return [
+            nearest(_joined(keys[at]), _joined(rows[at]), k, rounding_slack(space, query))
+            for at, query in enumerate(prepared)
+        ]
 
     def _search_segment(
         self,
@@ -165,11 +164,21 @@ class ReadPath:
                 break
             length = min(2 * length, live)
         short = min(k, live)
+        whole = bool(np.isfinite(found_keys.max()))  # a missing row has the key +Inf
         for at in range(len(prepared)):
+            if whole:
+                keys[at].append(found_keys[at])
+                rows[at].append(found[at])
+                continue
             there = found[at] >= 0
-            if there.sum() < short:  # never fewer than there are
+            if np.count_nonzero(there) < short:  # never fewer than there are
                 self._search_exact(
-                    snapshot, prepared[at : at + 1], segment.start, segment.stop, keys[at : at + 1], rows[at : at + 1]
+                    snapshot,
+                    prepared[at : at + 1],
+                    segment.start,
+                    segment.stop,
+                    keys[at : at + 1],
+                    rows[at : at + 1],
                 )
             else:
                 keys[at].append(found_keys[at][there])
@@ -228,7 +237,7 @@ class ReadPath:
         ordered = distances[order].tolist()
         labels = snapshot.labels_of(rows[order])
         stored = self._cache.fetch(labels, self.reader)
-        if any(a == b for a, b in zip(ordered, ordered[1:], strict=False)):
+        if len(set(ordered)) != len(ordered):
             places = sorted(range(len(ordered)), key=lambda at: (ordered[at], id_order(stored[at].id)))
             ordered = [ordered[at] for at in places]
             labels = [labels[at] for at in places]
@@ -315,3 +324,9 @@ class ReadPath:
             )
             for at, item in enumerate(stored)
         ]
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

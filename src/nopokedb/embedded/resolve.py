@@ -107,13 +107,11 @@ class Resolver:
             draft.texts,
             _joined(draft.vectors, self._dim),
         )
-        text_bytes = sum(len(text) for text in draft.texts if text is not None)
+        text_bytes = sum(len(text.encode()) for text in draft.texts if text is not None)
         check_batch_bytes(frame.vectors.nbytes + sum(map(len, draft.metadatas)) + text_bytes)
         return frame, results, draft.seen
 
-    def _resolve_one(
-        self, write: Write, draft: _Draft, pending: Pending, snapshot: Snapshot
-    ) -> list[Id] | int:
+    def _resolve_one(self, write: Write, draft: _Draft, pending: Pending, snapshot: Snapshot) -> list[Id] | int:
         if write.kind == "add" and write.ids is None:
             ids: list[Id] = list(_take_auto_ids(draft, write.count))
             old: list[Version | None] = [None] * write.count
@@ -121,9 +119,9 @@ class Resolver:
             ids = list(write.ids or ())
             old = self._lookup(ids, draft, pending, snapshot)
         if write.kind == "delete":
-            gone = [(id_, version) for id_, version in zip(ids, old, strict=True) if version is not None]
-            for id_, version in gone:
-                draft.retired.append(version.label)
+            gone = [(id_, found) for id_, found in zip(ids, old, strict=True) if found is not None]
+            for id_, found in gone:
+                draft.retired.append(found.label)
                 draft.seen[id_] = None
             return len(gone)
         if write.kind == "add":
@@ -170,9 +168,7 @@ class Resolver:
             highest = max((id_ for id_ in ids if isinstance(id_, int)), default=-1)
             draft.next_auto_id = max(draft.next_auto_id, highest + 1)
 
-    def _metadatas(
-        self, given: Sequence[bytes | None] | None, merge: bool, old: list[Version | None]
-    ) -> list[bytes]:
+    def _metadatas(self, given: Sequence[bytes | None] | None, merge: bool, old: list[Version | None]) -> list[bytes]:
         """The final metadata: given, merged into the old, or kept."""
         if given is not None and not merge and None not in given:
             return list(given)  # type: ignore[arg-type]
@@ -212,9 +208,7 @@ class Resolver:
             for version, text in zip(old, given, strict=True)
         ]
 
-    def _lookup(
-        self, ids: list[Id], draft: _Draft, pending: Pending, snapshot: Snapshot
-    ) -> list[Version | None]:
+    def _lookup(self, ids: list[Id], draft: _Draft, pending: Pending, snapshot: Snapshot) -> list[Version | None]:
         """The live version of each id, None where there is none."""
         found: list[Version | None] = []
         unknown: list[int] = []

@@ -62,8 +62,11 @@ class Store:
             raise CorruptionError(f"{self.labels.path} names rows past the end", file=str(self.labels.path))
         row_labels[row_of[known]] = known  # ascending, so the newest label of a row stays
         alive = live.members(0, count)
-        live_rows = live if count == row_count == len(known) and not len(np.flatnonzero(row_of != np.arange(count))) \
+        live_rows = (
+            live
+            if count == row_count == len(known) and not len(np.flatnonzero(row_of != np.arange(count)))
             else Bitmap().changed(row_of[alive].astype(np.int64), np.empty(0, np.int64))
+        )
         return self._snapshot(
             manifest.checkpoint_lsn, count, row_count, manifest.next_auto_id, live, live_rows, row_labels, ()
         )
@@ -74,7 +77,10 @@ class Store:
             label_count = before.label_count
             for frame in frames:
                 if frame.first_label > label_count:  # labels that recovery skipped never get a row
-                    self.labels.write(label_count, np.full(frame.first_label - label_count, NONE, "<u4").repeat(2).view(LABEL_TYPE))
+                    self.labels.write(
+                        label_count,
+                        np.full(frame.first_label - label_count, NONE, "<u4").repeat(2).view(LABEL_TYPE),
+                    )
                 label_count = frame.first_label + frame.label_count
                 self.vectors.write(frame.first_row, frame.vectors)
                 self.rows.write(frame.first_row, _row_entries(frame))
@@ -121,7 +127,17 @@ class Store:
     ) -> Snapshot:
         vectors, rows = self._view(self.vectors, row_count), self._view(self.rows, row_count)
         return Snapshot(
-            lsn, label_count, row_count, next_auto_id, live, live_rows, vectors, rows, row_labels, self.labels, segments
+            lsn,
+            label_count,
+            row_count,
+            next_auto_id,
+            live,
+            live_rows,
+            vectors,
+            rows,
+            row_labels,
+            self.labels,
+            segments,
         )
 
     def _view(self, column: Column, count: int) -> npt.NDArray[Any]:

@@ -135,7 +135,7 @@ class Upkeep:
                     self._work()
             except Stopped:
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # reported: the handle refuses every later write with it
                 # A full disk, a failed sync, or a bug: nothing more may be acknowledged by this handle.
                 self._writes.fail(error)
                 _log.exception("%s: background work failed, the handle writes no more", self._folder)
@@ -176,9 +176,7 @@ class Upkeep:
                 self._writes.log.rotate()
                 number = self._writes.log.number
             try:
-                self.manifest = save_state(
-                    self._folder, self.manifest, self._store, snapshot, first_log=number
-                )
+                self.manifest = save_state(self._folder, self.manifest, self._store, snapshot, first_log=number)
             except BaseException as error:
                 self._writes.fail(error)
                 raise
@@ -209,9 +207,9 @@ class Upkeep:
         if self._settings.index != "auto":
             return None
         for segment in snapshot.segments:
-            if segment.kind == "scan" and segment.row_count >= GRAPH_ROWS:
-                if ("graph", segment.start) not in self._refused:
-                    return segment
+            large = segment.kind == "scan" and segment.row_count >= GRAPH_ROWS
+            if large and ("graph", segment.start) not in self._refused:
+                return segment
         return None
 
     def _recipes(self) -> list[_Recipe]:

@@ -66,9 +66,7 @@ class WritePath:
         """Write one atomic batch; it is durable and visible when this returns."""
         with self._mutex:
             self.check_usable()
-            frame, results, versions = self._resolver.resolve(
-                writes, self._position, self._versions, self.snapshot
-            )
+            frame, results, versions = self._resolver.resolve(writes, self._position, self._versions, self.snapshot)
             if frame is None:
                 return results
             lsn = self._append(frame, versions)
@@ -98,9 +96,7 @@ class WritePath:
         vectors = np.frombuffer(payload, "<f4", count * dim, len(payload) - 4 * count * dim).reshape(count, dim)
         self._pending.append(replace(frame, lsn=lsn, vectors=vectors))
         self._versions.update((id_, (lsn, version)) for id_, version in versions.items())
-        self._position = Position(
-            frame.first_label + frame.label_count, frame.first_row + count, frame.next_auto_id
-        )
+        self._position = Position(frame.first_label + frame.label_count, frame.first_row + count, frame.next_auto_id)
         return lsn
 
     def _commit(self, lsn: int) -> None:

@@ -21,7 +21,30 @@ neighbours have a standard error near 0.0016) and for queries less like the rows
 WORST_DECILE_GOAL = 0.9
 """Recall of the query that only a tenth of the queries do worse than."""
 _SAMPLE = 200
-_LADDER = (16, 24, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600, 2048, 2560)
+_LADDER = (
+    16,
+    24,
+    32,
+    40,
+    50,
+    64,
+    80,
+    100,
+    128,
+    160,
+    200,
+    256,
+    320,
+    400,
+    512,
+    640,
+    800,
+    1024,
+    1280,
+    1600,
+    2048,
+    2560,
+)
 _SEED = 1_966
 
 
@@ -57,9 +80,7 @@ def find_truth(space: str, vectors: Floats, norms: Doubles, live: Rows, start: i
     return Truth(raw, prepare_queries(space, raw), selves, keys)
 
 
-def _exact(
-    space: str, raw: Floats, vectors: Floats, norms: Doubles, live: Rows, depth: int
-) -> tuple[Floats, Rows]:
+def _exact(space: str, raw: Floats, vectors: Floats, norms: Doubles, live: Rows, depth: int) -> tuple[Floats, Rows]:
     """Keys and rows of the nearest `depth` live rows of each query."""
     queries = prepare_queries(space, raw)
     best_keys = np.full((len(raw), depth), np.inf, np.float32)
@@ -91,7 +112,12 @@ def _exact(
 
 
 def calibrate(
-    segment: Segment, truth: Truth, space: str, vectors: Floats, norms: Doubles, bits: npt.NDArray[np.uint8] | None
+    segment: Segment,
+    truth: Truth,
+    space: str,
+    vectors: Floats,
+    norms: Doubles,
+    bits: npt.NDArray[np.uint8] | None,
 ) -> bool:
     """Set the segment's `ef_at_10`, `ef_at_100` and `recall`. False: it cannot reach the goal and is refused."""
     reached: dict[int, int] = {}

@@ -8,7 +8,7 @@ to the last bit wherever they are stored.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import faiss
 import numpy as np
@@ -34,20 +34,23 @@ def prepare_queries(space: str, queries: Floats) -> Floats:
 def keys_by_rows(space: str, queries: Floats, vectors: Floats, norms: Doubles, rows: Rows) -> Floats:
     """Keys of shape (n, m) of the rows (n, m) of `vectors`, each line for its query; row -1 gets +Inf."""
     count, width = rows.shape
-    # The native calls check nothing: a row outside of the matrix would read foreign memory.
-    if width and (rows.max() >= len(vectors) or rows.min() < -1):
-        raise IndexError(f"expected rows below {len(vectors)}, got up to {rows.max()}")
-    assert queries.shape == (count, vectors.shape[1]) and queries.flags.c_contiguous and rows.flags.c_contiguous
     keys = np.empty((count, width), np.float32)
+    if not width:
+        return keys
+    # The native calls check nothing: a row outside of the matrix would read foreign memory. As unsigned numbers
+    # missing rows are large, so one look finds both.
+    missing = int(rows.view(np.uint64).max()) >= len(vectors)
+    if missing and (rows.max() >= len(vectors) or rows.min() < -1):
+        raise IndexError(f"expected rows below {len(vectors)}, got {rows.min()} to {rows.max()}")
+    assert queries.shape == (count, vectors.shape[1]) and queries.flags.c_contiguous and rows.flags.c_contiguous
     distance = faiss.fvec_L2sqr_by_idx if space == "l2" else faiss.fvec_inner_products_by_idx
-    distance(
-        _pointer(keys), _pointer(queries), _pointer(vectors), _pointer(rows), vectors.shape[1], count, width
-    )
+    distance(_pointer(keys), _pointer(queries), _pointer(vectors), _pointer(rows), vectors.shape[1], count, width)
+    if space == "cosine":
+        keys /= norms[rows]
     if space != "l2":
         np.negative(keys, out=keys)
-        if space == "cosine":
-            keys /= norms[rows]
-    keys[rows < 0] = np.inf
+    if missing:
+        keys[rows < 0] = np.inf
     return keys
 
 
@@ -75,7 +78,7 @@ def nearest(keys: Floats, rows: Rows, k: int, slack: float) -> Rows:
     return rows
 
 
-def rounding_slack(space: str, query: Floats, vectors: Floats) -> float:
+def rounding_slack(space: str, query: Floats) -> float:
     """Upper estimate of a float32 key's rounding error, beyond a millionth of the key itself."""
     if space == "l2":
         return 0.0  # summed from differences: the error is relative to the key
@@ -89,15 +92,20 @@ def final_distances(space: str, query: Floats, vectors: Floats) -> Doubles:
     """
     q = query.astype(np.float64)
     wide = vectors.astype(np.float64)
+    # einsum sums each row by itself in one order, where a matrix product may depend on the row's position.
     if space == "l2":
         wide -= q
-        return np.einsum("ij,ij->i", wide, wide)
-    # einsum sums each row by itself in one order, where a matrix product may depend on the row's position.
+        squared: Doubles = np.einsum("ij,ij->i", wide, wide)
+        return squared
     dots: Doubles = np.einsum("ij,j->i", wide, q)
-    if space == "ip":
-        return 1.0 - dots
-    lengths: Any = np.sqrt(np.einsum("ij,ij->i", wide, wide) * np.einsum("i,i->", q, q))
-    return np.clip(1.0 - dots / lengths, 0.0, 2.0)
+    if space == "cosine":
+        # The squared norms go under one root: each is below 1e37, so the product stays finite.
+        dots /= np.sqrt(np.einsum("ij,ij->i", wide, wide) * (q @ q))
+    distances: Doubles = np.subtract(1.0, dots, out=dots)
+    if space == "cosine":
+        np.maximum(distances, 0.0, out=distances)
+        np.minimum(distances, 2.0, out=distances)
+    return distances
 
 
 def score_of(space: str, distance: float) -> float:

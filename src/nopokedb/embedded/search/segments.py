@@ -85,7 +85,8 @@ class Segment:
             selector = faiss.IDSelectorBitmap(len(bits), _pointer(bits))
         parameters = _KINDS[self.kind].parameters(ef, selector)
         self._index.search_c(count, _pointer(queries), ef, _pointer(found), _pointer(rows), parameters)
-        rows[rows >= 0] += self.start
+        if self.start:
+            np.add(rows, self.start, out=rows, where=rows >= 0)
         return rows
 
 
@@ -100,11 +101,12 @@ def build_segment_file(kind: str, vectors: Floats, options: BuildOptions) -> byt
         prepared = prepared - centre
     index = _KINDS[kind].build(prepared, options)
     head = _HEAD.pack(_MAGIC, 1, vectors.shape[1])
-    return head + centre.tobytes() + faiss.serialize_index(index).tobytes()
+    serialized: bytes = faiss.serialize_index(index).tobytes()
+    return head + centre.tobytes() + serialized
 
 
 def _fit(queries: Floats, dim: int) -> Floats:
     """Contiguous queries, padded with zeros to the dimension that the index was built for."""
     if queries.shape[1] != dim:
         queries = np.pad(queries, ((0, 0), (0, dim - queries.shape[1])))
-    return np.ascontiguousarray(queries, np.float32)
+    return queries if queries.flags.c_contiguous else np.ascontiguousarray(queries)

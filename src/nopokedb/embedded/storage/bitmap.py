@@ -29,9 +29,7 @@ class Bitmap:
 
     def __contains__(self, value: int) -> bool:
         chunk = value >> 16
-        return chunk < len(self.chunks) and bool(
-            (self.chunks[chunk][(value & 0xFFFF) >> 3] >> (value & 7)) & 1
-        )
+        return chunk < len(self.chunks) and bool((self.chunks[chunk][(value & 0xFFFF) >> 3] >> (value & 7)) & 1)
 
     def changed(self, add: npt.NDArray[np.int64], remove: npt.NDArray[np.int64]) -> Bitmap:
         """This set with `add` in it, then `remove` out of it. Both may name members and strangers alike."""

@@ -49,7 +49,7 @@ class Column:
         """Write entries first, first + 1, ...; OSError when the disk is full."""
         offset = first * self.dtype.itemsize
         end = offset + entries.nbytes
-        write_at(self._descriptor, memoryview(entries.view(np.uint8).reshape(-1)), offset)
+        write_at(self._descriptor, entries.view(np.uint8).reshape(-1).data, offset)
         if end > self._size:
             extent = min(max(_MIN_EXTENT, end // 8), _MAX_EXTENT)
             self._size = -(-(end + extent) // _MIN_EXTENT) * _MIN_EXTENT

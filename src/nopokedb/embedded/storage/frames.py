@@ -133,5 +133,16 @@ def decode_frame(payload: bytes, lsn: int) -> Frame:
     ]
     vectors = numbers("<f4", row_count * dim).reshape(row_count, dim)
     return Frame(
-        generation, first_label, first_row, next_auto_id, rows, previous, gone, ids, metadatas, texts, vectors, lsn
+        generation,
+        first_label,
+        first_row,
+        next_auto_id,
+        rows,
+        previous,
+        gone,
+        ids,
+        metadatas,
+        texts,
+        vectors,
+        lsn,
     )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ _MAGIC = b"NPKLOCK1"
 _WAIT_S = 5.0
 """How long a writer waits for read-only handles that are just opening; a live writer is reported at once."""
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     _REGION = 2**30  # a byte far behind the content: Windows locks are mandatory and would hide what they cover

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import apsw
@@ -118,7 +119,7 @@ class MetadataReader:
         with self._connection() as connection:
             for chunk in _padded(labels):
                 marks = ",".join("?" * len(chunk))
-                for row in connection.execute(_SELECT + f"WHERE label IN ({marks})", chunk):  # noqa: S608  # marks only
+                for row in connection.execute(_SELECT + f"WHERE label IN ({marks})", chunk):  # marks only
                     found[row[0]] = self._verified(row)
         return found
 
@@ -144,11 +145,14 @@ class MetadataReader:
 
     def page(self, after: tuple[Id, int] | None, label_count: int) -> list[Stored]:
         """Up to 512 versions in order of (id, label), from behind `after` on."""
-        if after is None:
-            where, bindings = "WHERE label<? ", (label_count,)
-        else:
+        bindings: tuple[Id, ...] = (label_count,)
+        where = "WHERE label<? "
+        if after is not None:
             # The first term lets SQLite start in the middle of the index on id.
-            where, bindings = "WHERE id>=? AND (id, label)>(?, ?) AND label<? ", (after[0], *after, label_count)
+            where, bindings = (
+                "WHERE id>=? AND (id, label)>(?, ?) AND label<? ",
+                (after[0], *after, label_count),
+            )
         with self._connection() as connection:
             cursor = connection.execute(_SELECT + where + "ORDER BY id, label LIMIT ?", (*bindings, _PAGE))
             return [self._verified(row) for row in cursor]
@@ -156,8 +160,8 @@ class MetadataReader:
     def applied(self) -> tuple[int, int]:
         """The lsn up to which batches are in here, and the number above all labels."""
         with self._connection() as connection:
-            ((lsn,),) = connection.execute("SELECT value FROM state WHERE key='applied_lsn'").fetchall()
-            ((last,),) = connection.execute("SELECT max(label) FROM records").fetchall()
+            lsn: Any = connection.execute("SELECT value FROM state WHERE key='applied_lsn'").get
+            last: Any = connection.execute("SELECT max(label) FROM records").get
         return lsn, 0 if last is None else last + 1
 
     def _verified(self, row: tuple[int, Id, int, str, int]) -> Stored:
@@ -188,9 +192,8 @@ class MetadataWriter:
         self._checkpointer = _connect(path, writable=True)
         self._checkpointer.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
         with _reported(path):
-            ((self.applied_lsn,),) = self._connection.execute(
-                "SELECT value FROM state WHERE key='applied_lsn'"
-            ).fetchall()
+            applied: Any = self._connection.execute("SELECT value FROM state WHERE key='applied_lsn'").get
+        self.applied_lsn: int = applied
 
     def write(self, frames: Iterable[Frame]) -> None:
         """Apply these batches in one transaction, skipping those that are in already."""

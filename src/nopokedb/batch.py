@@ -1,0 +1,73 @@
+"""`Batch`: writes collected in a `with` block, for one atomic frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from nopokedb.engine import Engine, Write
+from nopokedb.errors import InvalidInputError
+from nopokedb.intake import add_write, upsert_write
+from nopokedb.records import Id, check_id
+
+
+class Batch:
+    """Writes collected by `NoPokeDB.batch`. Later writes of the block see its earlier ones."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writes: list[Write] = []
+        self._open = True
+
+    def _finish(self) -> None:
+        """Write what was collected."""
+        self._open = False
+        if self._writes:
+            self._engine.write(self._writes)
+
+    def _cancel(self) -> None:
+        self._open = False
+
+    def add(
+        self,
+        vector: Any,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        id: Id | None = None,
+        text: str | None = None,
+    ) -> Id:
+        """As `NoPokeDB.add`; an automatic id is reserved at once. That an id exists is found when the block ends."""
+        self._check_open()
+        write = _own_vector(add_write(vector, metadata, id, text, self._engine.dim, self._engine.space))
+        key = self._engine.reserve_ids(1)[0] if write.ids is None else write.ids[0]
+        self._writes.append(replace(write, ids=[key]))
+        return key
+
+    def upsert(
+        self,
+        id: Id,
+        vector: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        text: str | None = None,
+        merge: bool = False,
+    ) -> None:
+        """As `NoPokeDB.upsert`."""
+        self._check_open()
+        engine = self._engine
+        self._writes.append(_own_vector(upsert_write(id, vector, metadata, text, merge, engine.dim, engine.space)))
+
+    def delete(self, id: Id) -> None:
+        """As `NoPokeDB.delete`; an absent id is no error."""
+        self._check_open()
+        self._writes.append(Write("delete", [check_id(id)], 1))
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise InvalidInputError("expected an open batch, but its `with` block has ended")
+
+
+def _own_vector(write: Write) -> Write:
+    """The write with a copy of the caller's array, which may change before the block ends."""
+    return write if write.vectors is None else replace(write, vectors=write.vectors.copy())

@@ -1,0 +1,184 @@
+"""From the arguments of a write to checked `Write`s, for single records, batches and bulk input alike.
+
+Bulk columns of known length are checked whole and become one atomic batch; iterators and larger input become
+chunks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from nopokedb.distribution import install_hint
+from nopokedb.engine import Write
+from nopokedb.errors import InvalidInputError, InvalidVectorError
+from nopokedb.records import (
+    MAX_BATCH_BYTES,
+    Id,
+    check_id,
+    check_ids,
+    check_int,
+    check_lengths,
+    check_text,
+    check_vector,
+    check_vectors,
+    encode_metadata,
+)
+
+BulkKind: TypeAlias = Literal["add", "upsert"]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a caller handed in: arrays, sequences or iterators of equal length; None where nothing was given."""
+
+    vectors: Any
+    ids: Iterable[Id] | None
+    metadatas: Iterable[Mapping[str, Any] | None] | None
+    texts: Iterable[str | None] | None
+
+    def given(self) -> dict[str, Any]:
+        """The columns that are there, by name."""
+        named = (("vectors", self.vectors), ("ids", self.ids), ("metadatas", self.metadatas), ("texts", self.texts))
+        return {name: column for name, column in named if column is not None}
+
+    def length(self) -> int | None:
+        """The common length if all columns know theirs, else None. Raises where they disagree or are empty."""
+        given = self.given()
+        if not all(hasattr(column, "__len__") for column in given.values()):
+            return None
+        return check_lengths(**{name: len(column) for name, column in given.items()})
+
+
+def add_write(
+    vector: Any, metadata: Mapping[str, Any] | None, id_: Id | None, text: str | None, dim: int, space: str
+) -> Write:
+    """One record to add. The vector is the caller's own array where it can be."""
+    row = check_vector(vector, dim, space)[None, :]
+    ids = None if id_ is None else [check_id(id_)]
+    return Write("add", ids, 1, row, [encode_metadata(metadata)], [check_text(text)])
+
+
+def upsert_write(
+    id_: Id,
+    vector: Any,
+    metadata: Mapping[str, Any] | None,
+    text: str | None,
+    merge: bool,
+    dim: int,
+    space: str,
+) -> Write:
+    """One record to add or to change in part."""
+    key = check_id(id_)
+    if vector is None and metadata is None and text is None:
+        raise InvalidInputError(f"expected a vector, metadata or text for {key!r}, got none of them")
+    if merge and metadata is None:
+        raise InvalidInputError("expected metadata to merge, got none")
+    row = None if vector is None else check_vector(vector, dim, space)[None, :]
+    encoded = None if metadata is None else [encode_metadata(metadata)]
+    return Write("upsert", [key], 1, row, encoded, None if text is None else [check_text(text)], merge)
+
+
+def bulk_writes(
+    kind: BulkKind, columns: Columns, dim: int, space: str, merge: bool, batch_size: int
+) -> Iterator[Write]:
+    """Checked atomic batches: one, checked whole before it is yielded, for columns of known length and up to
+    `MAX_BATCH_BYTES`; else chunks of `batch_size`, each checked when its turn comes."""
+    batch_size = check_int("batch_size", batch_size, 1, 10_000_000)
+    given = columns.given()
+    if kind == "add" and columns.vectors is None:
+        raise InvalidVectorError("expected vectors to add, got None")
+    total = columns.length()
+    if total is None:
+        yield from _chunks(kind, given, dim, space, merge, batch_size)
+    elif "vectors" in given and _size_bytes(given["vectors"], total, dim) > MAX_BATCH_BYTES:
+        for at in range(0, total, batch_size):
+            chunk = {name: column[at : at + batch_size] for name, column in given.items()}
+            yield _checked(kind, chunk, dim, space, merge)
+    else:
+        write = _checked(kind, given, dim, space, merge)
+        if _batch_bytes(write) <= MAX_BATCH_BYTES:
+            yield write
+        else:
+            yield from _split(write, batch_size)
+
+
+@contextmanager
+def progress_bar(columns: Columns, *, wanted: bool) -> Iterator[Callable[[int], object]]:
+    """A function that advances a progress bar, or does nothing where none is wanted."""
+    if not wanted:
+        yield lambda count: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError(f"progress=True needs tqdm: {install_hint('progress')}") from error
+    with tqdm(total=columns.length(), unit=" records") as bar:
+        yield bar.update
+
+
+def _chunks(
+    kind: BulkKind, given: dict[str, Any], dim: int, space: str, merge: bool, batch_size: int
+) -> Iterator[Write]:
+    """Checked chunks from iterators, which must end together."""
+    iterators = {name: iter(column) for name, column in given.items()}
+    for first in itertools.count():
+        chunk = {name: list(itertools.islice(iterator, batch_size)) for name, iterator in iterators.items()}
+        if first and not any(chunk.values()):
+            return
+        yield _checked(kind, chunk, dim, space, merge)
+
+
+def _checked(kind: BulkKind, given: dict[str, Any], dim: int, space: str, merge: bool) -> Write:
+    """One batch, every part of it checked."""
+    check_lengths(**{name: len(column) for name, column in given.items()})
+    vectors = check_vectors(given["vectors"], dim, space) if "vectors" in given else None
+    ids = check_ids(given["ids"]) if "ids" in given else None
+    metadatas: list[bytes | None] | None = None
+    if "metadatas" in given:
+        keeps = kind == "upsert"
+        metadatas = [None if keeps and item is None else encode_metadata(item) for item in given["metadatas"]]
+    texts = [check_text(text) for text in given["texts"]] if "texts" in given else None
+    count = check_lengths(
+        vectors=_length(vectors), ids=_length(ids), metadatas=_length(metadatas), texts=_length(texts)
+    )
+    if kind == "add":
+        metadatas = metadatas or [b"{}"] * count
+        texts = texts or [None] * count
+    return Write(kind, ids, count, vectors, metadatas, texts, merge)
+
+
+def _length(column: Any) -> int | None:
+    return None if column is None else len(column)
+
+
+def _size_bytes(vectors: Any, count: int, dim: int) -> int:
+    return vectors.size * 4 if isinstance(vectors, np.ndarray) else count * dim * 4
+
+
+def _batch_bytes(write: Write) -> int:
+    vectors = 0 if write.vectors is None else write.vectors.nbytes
+    metadatas = sum(len(item) for item in write.metadatas or () if item is not None)
+    return vectors + metadatas + sum(len(text.encode()) for text in write.texts or () if text is not None)
+
+
+def _split(write: Write, batch_size: int) -> Iterator[Write]:
+    """A checked write in chunks."""
+
+    def part(column: Sequence[Any] | None, at: int) -> Any:
+        return None if column is None else column[at : at + batch_size]
+
+    for at in range(0, write.count, batch_size):
+        yield replace(
+            write,
+            ids=part(write.ids, at),
+            count=min(batch_size, write.count - at),
+            vectors=None if write.vectors is None else write.vectors[at : at + batch_size],
+            metadatas=part(write.metadatas, at),
+            texts=part(write.texts, at),
+        )

@@ -20,6 +20,7 @@ from nopokedb import NoPokeDB
 from nopokedb.embedded.search import hnsw
 from nopokedb.embedded.search.exact import prepare_queries
 
+_native: Any = faiss  # its annotations do not name the raw calls
 _pointer = faiss.swig_ptr
 
 
@@ -39,7 +40,7 @@ def _segment_calls(segment: Any, vectors: Floats) -> Callable[[Floats], None]:
     def call(query: Floats) -> None:
         query_pointer = _pointer(query)
         index.search_c(1, query_pointer, ef, found_pointer, row_pointer, parameters)
-        faiss.fvec_inner_products_by_idx(found_pointer, query_pointer, vector_pointer, row_pointer, dim, 1, ef)
+        _native.fvec_inner_products_by_idx(found_pointer, query_pointer, vector_pointer, row_pointer, dim, 1, ef)
 
     return call
 
@@ -51,14 +52,15 @@ def _tail_call(vectors: Floats, start: int) -> Callable[[Floats], None]:
     key_pointer, tail_pointer = _pointer(keys), _pointer(tail)
 
     def call(query: Floats) -> None:
-        faiss.fvec_inner_products_ny(key_pointer, _pointer(query), tail_pointer, dim, len(tail))
+        _native.fvec_inner_products_ny(key_pointer, _pointer(query), tail_pointer, dim, len(tail))
 
     return call
 
 
 def bare_index_us(db: NoPokeDB, queries: Floats, scale: Scale) -> float:
     """Median microseconds of the native calls that a default query makes, on one thread."""
-    snapshot: Any = db._engine.snapshot()  # type: ignore[attr-defined]
+    engine: Any = db._engine
+    snapshot = engine.snapshot()
     calls = [_segment_calls(segment, snapshot.vectors) for segment in snapshot.segments]
     if snapshot.tail_start < snapshot.row_count:
         calls.append(_tail_call(snapshot.vectors, snapshot.tail_start))

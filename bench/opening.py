@@ -31,7 +31,7 @@ def anonymous_bytes() -> int:
 
 
 def open_here(collection: Path, data: Path) -> dict[str, object]:
-    """The figures of one open in this process."""
+    """The figures of one open in this process. A warm query is one that has been asked before."""
     with np.load(data, allow_pickle=False) as arrays:
         queries = arrays["queries"]  # an .npz reads one member at a time: the vectors never come into memory
     started = time.perf_counter()
@@ -46,11 +46,14 @@ def open_here(collection: Path, data: Path) -> dict[str, object]:
     open_seconds = time.perf_counter() - started
     opened_at = time.time()
     after_open = anonymous_bytes()
-    latencies_us: list[float] = []
-    for query in queries:
-        started = time.perf_counter()
-        db.query(query, k=K)
-        latencies_us.append((time.perf_counter() - started) * 1e6)
+    passes: list[list[float]] = []
+    for _ in range(2):
+        latencies_us: list[float] = []
+        for query in queries:
+            started = time.perf_counter()
+            db.query(query, k=K)
+            latencies_us.append((time.perf_counter() - started) * 1e6)
+        passes.append(latencies_us)
     after_queries = anonymous_bytes()
     count = len(db)
     stats = str(db.stats())
@@ -60,8 +63,9 @@ def open_here(collection: Path, data: Path) -> dict[str, object]:
         "import_ms": import_seconds * 1e3,
         "open_ms": open_seconds * 1e3,
         "opened_at": opened_at,
-        "first_query_us": latencies_us[0],
-        "warm_query_us": statistics.median(latencies_us[len(latencies_us) // 2 :]),
+        "first_query_us": passes[0][0],
+        "further_query_us": statistics.median(passes[0][1:]),
+        "warm_query_us": statistics.median(passes[1]),
         "open_bytes": after_open - before,
         "queried_bytes": after_queries - before,
         "stats": stats,

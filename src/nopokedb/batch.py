@@ -19,6 +19,8 @@ class Batch:
         self._engine = engine
         self._writes: list[Write] = []
         self._open = True
+        self._highest = -1
+        """Largest int id collected so far."""
 
     def _finish(self) -> None:
         """Write what was collected."""
@@ -40,8 +42,9 @@ class Batch:
         """As `NoPokeDB.add`; an automatic id is reserved at once. That an id exists is found when the block ends."""
         self._check_open()
         write = _own_vector(add_write(vector, metadata, id, text, self._engine.dim, self._engine.space))
-        key = self._engine.reserve_ids(1)[0] if write.ids is None else write.ids[0]
-        self._writes.append(replace(write, ids=[key]))
+        # An automatic id must not meet an id that this batch was given and that is not written yet.
+        key = self._engine.reserve_ids(1, self._highest)[0] if write.ids is None else write.ids[0]
+        self._collect(replace(write, ids=[key]), key)
         return key
 
     def upsert(
@@ -56,12 +59,18 @@ class Batch:
         """As `NoPokeDB.upsert`."""
         self._check_open()
         engine = self._engine
-        self._writes.append(_own_vector(upsert_write(id, vector, metadata, text, merge, engine.dim, engine.space)))
+        write = upsert_write(id, vector, metadata, text, merge, engine.dim, engine.space)
+        self._collect(_own_vector(write), check_id(id))
 
     def delete(self, id: Id) -> None:
         """As `NoPokeDB.delete`; an absent id is no error."""
         self._check_open()
         self._writes.append(Write("delete", [check_id(id)], 1))
+
+    def _collect(self, write: Write, key: Id) -> None:
+        self._writes.append(write)
+        if isinstance(key, int):
+            self._highest = max(self._highest, key)
 
     def _check_open(self) -> None:
         if not self._open:

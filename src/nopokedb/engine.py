@@ -88,8 +88,8 @@ class Engine(Protocol):
         Durable and visible to every later read when this returns."""
         ...
 
-    def reserve_ids(self, count: int) -> list[int]:
-        """Automatic ids that nobody else gets."""
+    def reserve_ids(self, count: int, above: int) -> list[int]:
+        """Automatic ids, larger than `above`, that no other call of this handle gets."""
         ...
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]: ...

@@ -6,20 +6,23 @@ The only module that knows all the parts. Writing handles own a `WritePath` and 
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nopokedb.embedded import recovery
 from nopokedb.embedded.follower import Follower
-from nopokedb.embedded.read_path import ReadPath, RecordCache
+from nopokedb.embedded.read_path import Position, ReadPath, RecordCache
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.lock import WriterLock
-from nopokedb.embedded.storage.manifest import Manifest, Settings
+from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.upkeep import Upkeep, load_segments
 from nopokedb.embedded.write_path import WritePath
@@ -28,9 +31,12 @@ from nopokedb.errors import ClosedError, ForkedHandleError, ReadOnlyError, Setti
 from nopokedb.records import Hit, Id, Part, Record, Vectors
 
 _CACHE_BYTES = 64 * 2**20
+T = TypeVar("T")
 _engines: weakref.WeakSet[EmbeddedEngine] = weakref.WeakSet()
+_opening: set[EmbeddedEngine] = set()
+"""Engines that hold their lock but are not open yet."""
 _kept_after_fork: list[Any] = []
-"""SQLite connections of the parent: closing them in a child could touch the parent's files."""
+"""Engines of the parent: to close their SQLite connections in a child could touch the parent's files."""
 
 
 class EmbeddedEngine:
@@ -64,46 +70,53 @@ class EmbeddedEngine:
         self._cache = RecordCache(limit)
         self._attach(self._store())
         _engines.add(self)
+        _opening.discard(self)
 
     def _open_writer(self, settings: Settings | None, durability: str, max_memory: int | None) -> Manifest:
         folder = self.folder
-        manifest = recovery.check_folder(folder)
-        if manifest is None and settings is None:
-            manifest = recovery.require_collection(folder)  # raises
-        elif manifest is None:
-            folder.mkdir(parents=True, exist_ok=True)
-        self._lock = WriterLock(folder / "LOCK")
-        try:
+        if recovery.check_folder(folder) is None:
+            if settings is None:
+                recovery.require_collection(folder)  # raises
+            recovery.make_folder(folder)
+        with ExitStack() as opened:
+            self._lock = WriterLock(folder / "LOCK")
+            opened.callback(self._lock.abandon)
+            _opening.add(self)
+            opened.callback(_opening.discard, self)
             manifest = recovery.check_folder(folder)  # again: another process may have created it meanwhile
             if manifest is None:
                 assert settings is not None
                 manifest = recovery.create(folder, settings)
             _check_settings(folder, manifest.settings, settings)
-            opened = recovery.open_for_writing(folder, manifest)
-        except BaseException:
-            self._lock.abandon()
-            raise
-        snapshot, usable, notes = load_segments(folder, opened.manifest, opened.snapshot, max_memory)
-        manifest = replace(opened.manifest, segments=usable)
-        self._notes = opened.notes + notes
-        self._writes = WritePath(
-            opened.store,
-            opened.log,
-            manifest.settings.dim,
-            snapshot,
-            durable=durability == "full",
-            on_publish=self._published,
-        )
-        self._upkeep = Upkeep(folder, manifest, opened.store, self._writes, max_memory=max_memory)
-        self._writer_store = opened.store
-        self._lock.publish(snapshot.lsn)
-        if opened.dirty:
-            self._upkeep.checkpoint()
-        self._upkeep.start()
+            durable = durability == "full"
+            found = recovery.open_for_writing(folder, manifest, durable=durable)
+            opened.callback(found.store.close)
+            opened.callback(found.log.close)
+            snapshot, usable, notes = load_segments(folder, found.manifest, found.snapshot, max_memory)
+            manifest = replace(found.manifest, segments=usable)
+            if usable != found.manifest.segments:
+                # Also on the medium: rows written later may fill the range of an index that does not fit to them.
+                write_manifest(folder, manifest)
+            self._notes = found.notes + notes
+            self._writes = WritePath(
+                found.store,
+                found.log,
+                manifest.settings.dim,
+                snapshot,
+                durable=durable,
+                on_publish=self._published,
+            )
+            self._upkeep = Upkeep(folder, manifest, found.store, self._writes, max_memory=max_memory)
+            self._writer_store = found.store
+            if found.dirty:
+                self._upkeep.checkpoint()
+            self._lock.publish(snapshot.lsn)
+            self._upkeep.start()
+            opened.pop_all()
         return manifest
 
     def _attach(self, store: Store) -> None:
-        self._reads = ReadPath(self.space, store.reader, str(store.vectors.path), self._cache)
+        self._reads = ReadPath(self.space, store.reader, str(store.vectors.path), str(store.labels.path), self._cache)
 
     def _published(self, snapshot: Snapshot) -> None:
         assert self._lock is not None
@@ -134,9 +147,9 @@ class EmbeddedEngine:
         self._check_writable()
         return self._writes.write(writes)
 
-    def reserve_ids(self, count: int) -> list[int]:
+    def reserve_ids(self, count: int, above: int) -> list[int]:
         self._check_writable()
-        return self._writes.reserve_ids(count)
+        return self._writes.reserve_ids(count, above)
 
     def _check_writable(self) -> None:
         if self._unusable is not None:
@@ -149,31 +162,55 @@ class EmbeddedEngine:
     def query(
         self, queries: Vectors, k: int, ef: int | None, max_distance: float | None, include: Sequence[Part]
     ) -> list[list[Hit]]:
-        if self._follower is not None:
-            return self._follower.guarded(
-                lambda: self._current().query(self.snapshot(), queries, k, ef, max_distance, include)
-            )
-        return self._reads.query(self.snapshot(), queries, k, ef, max_distance, include)
+        return self._read(lambda reads: reads.query(self.snapshot(), queries, k, ef, max_distance, include))
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
-        if self._follower is not None:
-            return self._follower.guarded(lambda: self._current().get(self.snapshot(), ids, include))
-        return self._reads.get(self.snapshot(), ids, include)
+        return self._read(lambda reads: reads.get(self.snapshot(), ids, include))
 
     def exists(self, id_: Id) -> bool:
-        if self._follower is not None:
-            return self._follower.guarded(lambda: self._current().find(self.snapshot(), [id_])[0] is not None)
-        return self._reads.find(self.snapshot(), [id_])[0] is not None
+        return self._read(lambda reads: reads.find(self.snapshot(), [id_])[0] is not None)
 
     def count(self) -> int:
         return self.snapshot().live.count
 
     def scan(self, after: Id | None, limit: int | None, include: Sequence[Part]) -> Iterator[Record]:
-        snapshot = self.snapshot()
-        return self._reads.scan(snapshot, after, limit, include)
+        return self._scan(self.snapshot(), after, limit, include)
+
+    def _scan(
+        self, snapshot: Snapshot, after: Id | None, limit: int | None, include: Sequence[Part]
+    ) -> Iterator[Record]:
+        """Page by page, so that no read of the stores stays open between two records."""
+        # Behind every version of `after`: no label is as large.
+        position: Position | None = None if after is None else (after, 2**62)
+        while limit is None or limit > 0:
+            at = position
+            page, position = self._read(partial(self._scan_page, snapshot, at, limit, include))
+            yield from page
+            if position is None:
+                return
+            if limit is not None:
+                limit -= len(page)
+
+    def _scan_page(
+        self,
+        snapshot: Snapshot,
+        position: Position | None,
+        limit: int | None,
+        include: Sequence[Part],
+        reads: ReadPath,
+    ) -> tuple[list[Record], Position | None]:
+        if self._unusable is not None:
+            self._raise_unusable()
+        return reads.scan_page(snapshot, position, limit, include)
+
+    def _read(self, read: Callable[[ReadPath], T]) -> T:
+        """Run a read on the current stores."""
+        if self._follower is None:
+            return read(self._reads)
+        return self._follower.guarded(lambda: read(self._current()))
 
     def _current(self) -> ReadPath:
-        """The read path on the follower's current store."""
+        """The read path on the stores that the follower has open now."""
         store = self._store()
         if self._reads.reader is not store.reader:
             self._attach(store)
@@ -196,7 +233,7 @@ class EmbeddedEngine:
     def stats(self) -> Stats:
         snapshot = self.snapshot()
         manifest = self._follower.manifest if self._follower is not None else self._upkeep.manifest
-        sizes = {path: path.stat().st_size for path in _files(self.folder)}
+        sizes = _file_sizes(self.folder)
         log_bytes = sum(size for path, size in sizes.items() if path.parent.name == "oplog")
         index_bytes = sum(size for path, size in sizes.items() if path.parent.name == "index")
         notes = self._follower.notes if self._follower is not None else (*self._notes, *self._upkeep.notes)
@@ -242,34 +279,41 @@ class EmbeddedEngine:
                 self._follower.close()
                 return
             self._upkeep.stop()
-            assert self._lock is not None
-            try:
-                if self._writes.failure is not None:
-                    return
-                self._upkeep.checkpoint()
-                assert self._writer_store.writer is not None
-                self._writer_store.writer.shrink()
-            finally:
-                self._writes.log.close()
-                self._writer_store.close()
-                if self._writes.failure is None:
-                    self._lock.release(self._writes.snapshot.lsn)
-                else:
-                    self._lock.abandon()
+            with ExitStack() as closing:
+                # Called in the opposite order; each step is taken whatever the others raise.
+                closing.callback(self._release_lock)
+                closing.callback(self._writer_store.close)
+                closing.callback(self._writes.log.close)
+                self._writes.shut()
+                self._upkeep.finish()
+
+    def _release_lock(self) -> None:
+        assert self._lock is not None
+        if self._upkeep.finished:
+            self._lock.release(self._writes.snapshot.lsn)
+        else:
+            self._lock.abandon()
 
     def _leave_to_parent(self) -> None:
         """In a forked child: never use what the parent owns, and do not keep its lock alive."""
         if self._unusable is None:
             self._unusable = ForkedHandleError
             if self._lock is not None:
-                self._lock.abandon()
-            _kept_after_fork.append((self._store(), self._follower))
+                self._lock.leave_to_parent()
+            _kept_after_fork.append(self)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            yield path
+def _file_sizes(folder: Path) -> dict[Path, int]:
+    """Sizes of all files below; one that goes away meanwhile is left out."""
+    sizes = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            try:
+                sizes[path] = path.stat().st_size
+            except FileNotFoundError:
+                continue
+    return sizes
 
 
 def _check_settings(folder: Path, stored: Settings, given: Settings | None) -> None:
@@ -287,9 +331,16 @@ def _check_settings(folder: Path, stored: Settings, given: Settings | None) -> N
 
 
 def _after_fork_in_child() -> None:
-    for engine in list(_engines):
+    for engine in {*_engines, *_opening}:
         engine._leave_to_parent()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what the program left open, before the interpreter ends under the upkeep threads."""
+    for engine in list(_engines):
+        engine.close()

@@ -13,6 +13,7 @@ SQLite is reopened in its shared mode. Alone on a folder whose writer stopped wi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,25 +22,29 @@ from typing import TypeVar
 from nopokedb.embedded.recovery import decode_entries, require_collection
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.snapshot import Snapshot
-from nopokedb.embedded.storage.lock import ReaderLock, read_published
+from nopokedb.embedded.storage.lock import SERVING, Published, ReaderLock, read_published
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.oplog import read_log
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.upkeep import load_segments
 from nopokedb.errors import CorruptionError, NeedsRecoveryError, NoPokeError
 
-_ATTEMPTS = 50
-"""A writer may replace the manifest and drop files while we read them; then we start over."""
+_PATIENCE_S = 5.0
+"""A writer may replace the manifest and drop files while we read them, or be just opening; then we start over."""
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+class WriterIsOpening(NeedsRecoveryError):
+    """A writer holds the folder but has not brought its stores up to date yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class _State:
     manifest: Manifest
     store: Store
     snapshot: Snapshot
-    session: int
-    """The writer's session, 0 where nobody writes."""
+    published: Published | None
+    """What LOCK said when this was loaded."""
     immutable: bool
     notes: tuple[str, ...]
 
@@ -70,37 +75,36 @@ class Follower:
         return self._state.notes
 
     def guarded(self, read: Callable[[], T]) -> T:
-        """Run a read; if a writer appeared beside an immutable SQLite meanwhile, run it again in shared mode."""
-        state = self._state
-        if not state.immutable:
-            return read()
-        error: NoPokeError | OSError | None = None
-        result: T | None = None
-        try:
-            result = read()
-        except (NoPokeError, OSError) as problem:
-            error = problem
-        if self._session() != state.session:
+        """Run a read, again if the stores were exchanged under it: by a `refresh` in another thread, or because a
+        writer appeared beside an immutable SQLite, whose answers are worth nothing then, errors included."""
+        while True:
+            state = self._state
+            try:
+                result = read()
+            except (NoPokeError, OSError):
+                if not self._exchanged(state):
+                    raise
+            else:
+                if not state.immutable or not self._exchanged(state):
+                    return result
+
+    def _exchanged(self, state: _State) -> bool:
+        """Whether other stores than those of `state` are to be used now."""
+        if state.immutable and self._session() != _session_of(state.published):
             with self._lock:
                 if self._state is state:
                     self._reopen_shared()
-            return read()
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value]
+        return self._state is not state
 
     def refresh(self) -> None:
         """Move forward to what the writer has published by now."""
         with self._lock:
             state = self._state
             published = read_published(self._folder / "LOCK")
-            same = published is not None and published.session == state.session
-            if same and published is not None and published.lsn == state.snapshot.lsn and state.session:
+            serving = published is not None and published.state == SERVING
+            if serving and published == state.published:
                 return
             fresh = self._open()
-            if fresh.snapshot.lsn == state.snapshot.lsn and fresh.session == state.session:
-                fresh.store.close()
-                return
             self._state = fresh
             state.store.close()
 
@@ -109,54 +113,58 @@ class Follower:
 
     # --- inside --------------------------------------------------------------------------------------------
 
-    def _session(self) -> int:
-        published = read_published(self._folder / "LOCK")
-        return 0 if published is None else published.session
+    def _session(self) -> int | None:
+        return _session_of(read_published(self._folder / "LOCK"))
 
     def _open(self) -> _State:
-        problem: Exception | None = None
-        for _ in range(_ATTEMPTS):
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
             lock = ReaderLock(self._folder / "LOCK")
             try:
-                return self._load(alone=lock.alone)
-            except (FileNotFoundError, CorruptionError) as error:
-                if lock.alone:
+                state = self._load(alone=lock.alone)
+                break
+            except (FileNotFoundError, CorruptionError, WriterIsOpening):
+                # Beside a writer a file may go away under us, or a frame be read half-written.
+                if lock.alone or time.monotonic() > deadline:
                     raise
-                problem = error  # a file went away under us, or a frame was read half-written
             finally:
                 lock.release()
-        assert problem is not None
-        raise problem
+            time.sleep(0.005)
+        # The indexes need no lock: they are checked against the manifest, and only ever replaced whole.
+        try:
+            snapshot, _, notes = self._with_segments(state.manifest, state.snapshot)
+        except BaseException:
+            state.store.close()
+            raise
+        return replace(state, snapshot=snapshot, notes=tuple(notes))
 
     def _load(self, *, alone: bool) -> _State:
+        """The state without indexes. Nobody can start writing if `alone`."""
         published = read_published(self._folder / "LOCK")
+        if not alone and (published is None or published.state != SERVING):
+            raise WriterIsOpening(f"a writer is just opening {self._folder}; try again")
         manifest = require_collection(self._folder)
-        entries, cut = read_log(self._folder / "oplog", manifest.checkpoint_lsn, first_file=manifest.first_log)
+        log = read_log(self._folder / "oplog", manifest.checkpoint_lsn, first_file=manifest.first_log)
+        if alone and (log.entries or log.cut):
+            raise NeedsRecoveryError(
+                f"the last writer of {self._folder} stopped without closing, {len(log.entries)} batches wait in the "
+                "log; open the folder for writing once, then read it"
+            )
+        wanted = manifest.checkpoint_lsn if alone or published is None else published.lsn
         wal = self._folder / f"metadata-{manifest.generation}.db-wal"
-        if alone:
-            if entries or cut:
-                raise NeedsRecoveryError(
-                    f"the last writer of {self._folder} stopped without closing, {len(entries)} batches wait in the "
-                    "log; open the folder for writing once, then read it"
-                )
-            wanted, session = manifest.checkpoint_lsn, 0
-        else:
-            wanted = published.lsn if published is not None else manifest.checkpoint_lsn
-            session = published.session if published is not None else 0
         immutable = alone and not (wal.exists() and wal.stat().st_size)
         store = Store(self._folder, manifest, writable=False, immutable=immutable)
         try:
             snapshot = store.load(manifest)
-            frames = decode_entries([entry for entry in entries if entry.lsn <= wanted], manifest)
+            frames = decode_entries([entry for entry in log.entries if entry.lsn <= wanted], manifest)
             if frames:
                 snapshot = store.apply(snapshot, frames)
             if snapshot.lsn < wanted:
                 raise CorruptionError(f"the log ends at lsn {snapshot.lsn}, the writer has published {wanted}")
-            snapshot, _, notes = self._with_segments(manifest, snapshot)
         except BaseException:
             store.close()
             raise
-        return _State(manifest, store, snapshot, session, immutable, tuple(notes))
+        return _State(manifest, store, snapshot, published, immutable, ())
 
     def _with_segments(self, manifest: Manifest, snapshot: Snapshot) -> tuple[Snapshot, object, list[str]]:
         """Load the indexes, taking over those that are loaded already."""
@@ -177,5 +185,9 @@ class Follower:
         state = self._state
         store = Store(self._folder, state.manifest, writable=False)
         snapshot = replace(state.snapshot, labels=store.labels, _bits={})
-        self._state = replace(state, store=store, snapshot=snapshot, immutable=False, session=self._session())
+        self._state = replace(state, store=store, snapshot=snapshot, immutable=False)
         state.store.close()
+
+
+def _session_of(published: Published | None) -> int | None:
+    return None if published is None else published.session

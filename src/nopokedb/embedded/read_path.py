@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import faiss
 import google_crc32c
@@ -42,6 +42,10 @@ _SCAN_ROW_COST = 1 / 16
 _GRAPH_MIN_LIVE = 0.5
 """A graph in which less than this share of the rows is live walks mostly through the dead: exact then."""
 _CPU_COUNT = os.cpu_count() or 1
+
+
+Position: TypeAlias = tuple[Id, int]
+"""A place in the order of ids and, within one id, of labels."""
 
 
 class RecordCache:
@@ -83,10 +87,13 @@ class RecordCache:
 class ReadPath:
     """Answers from snapshots. Holds no state but the record cache; any number of threads may use it."""
 
-    def __init__(self, space: str, reader: MetadataReader, vectors_file: str, cache: RecordCache) -> None:
+    def __init__(
+        self, space: str, reader: MetadataReader, vectors_file: str, labels_file: str, cache: RecordCache
+    ) -> None:
         self._space = space
         self.reader = reader
         self._vectors_file = vectors_file
+        self._labels_file = labels_file
         self._cache = cache
 
     # --- nearest neighbours --------------------------------------------------------------------------------
@@ -246,7 +253,13 @@ class ReadPath:
         count = min(k, len(ordered))
         if max_distance is not None:
             count = min(count, int(np.searchsorted(ordered, max_distance, side="right")))
-        texts = self.reader.texts(labels[:count]) if "text" in include and count else {}
+        for item, row in zip(stored, rows[order].tolist(), strict=True):
+            if item.row != row:
+                raise CorruptionError(
+                    f"label {item.label} belongs to row {item.row}, not {row}: {self._labels_file}",
+                    file=self._labels_file,
+                )
+        texts = self.reader.texts(stored[:count]) if "text" in include else {}
         with_metadata, space = "metadata" in include, self._space
         hits = []
         for at in range(count):
@@ -288,30 +301,27 @@ class ReadPath:
         """The records of these ids, None where there is none."""
         labels = self.find(snapshot, ids)
         records = iter(self._records(snapshot, [label for label in labels if label is not None], include))
-        return [None if label is None else next(records) for label in labels]
+        found = [None if label is None else next(records) for label in labels]
+        for id_, record in zip(ids, found, strict=True):
+            if record is not None and (record.id != id_ or type(record.id) is not type(id_)):
+                raise CorruptionError(f"the index on ids is damaged: {self.reader.path}", file=str(self.reader.path))
+        return found
 
-    def scan(
-        self, snapshot: Snapshot, after: Id | None, limit: int | None, include: Sequence[Part]
-    ) -> Iterator[Record]:
-        """Live records in id order, from behind `after` on."""
-        # Behind every version of `after`: no label is as large.
-        position: tuple[Id, int] | None = None if after is None else (after, 2**62)
-        while limit is None or limit > 0:
-            page = self.reader.page(position, snapshot.label_count)
-            if not page:
-                return
-            position = (page[-1].id, page[-1].label)
-            labels = [item.label for item in page if item.label in snapshot.live]
-            if limit is not None:
-                labels = labels[:limit]
-                limit -= len(labels)
-            yield from self._records(snapshot, labels, include)
+    def scan_page(
+        self, snapshot: Snapshot, position: Position | None, limit: int | None, include: Sequence[Part]
+    ) -> tuple[list[Record], Position | None]:
+        """Some live records in id order from behind `position`, and where to go on (None: that was all)."""
+        page = self.reader.page(position, snapshot.label_count)
+        if not page:
+            return [], None
+        labels = [item.label for item in page if item.label in snapshot.live]
+        return self._records(snapshot, labels[:limit], include), (page[-1].id, page[-1].label)
 
     def _records(self, snapshot: Snapshot, labels: list[int], include: Sequence[Part]) -> list[Record]:
         if not labels:
             return []
         stored = self._cache.fetch(labels, self.reader)
-        texts = self.reader.texts(labels) if "text" in include else {}
+        texts = self.reader.texts(stored) if "text" in include else {}
         vectors: npt.NDArray[np.float32] | None = None
         if "vector" in include:
             vectors = self._verified_vectors(snapshot, np.array([item.row for item in stored], np.int64))

@@ -8,6 +8,8 @@ Damage that an unsynced tail explains is cut and reported; any other raises `Cor
 from __future__ import annotations
 
 import logging
+import re
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,9 +82,16 @@ def check_folder(folder: Path) -> Manifest | None:
     return None
 
 
+# Exactly the names that a creation makes: a user's own files are never taken for its leftovers.
+_CREATED = re.compile(
+    r"(vectors-1\.f32|rows-1\.bin|labels-1\.bin|metadata-1\.db(-wal|-shm|-journal)?|manifest\.json\.tmp)"
+)
+_LIVE_FILE = re.compile(r"live-\d+-\d+\.bits(\.tmp)?")
+_SEGMENT_FILE = re.compile(r"segment-\d+-\d+-\d+-[a-z]+\.npk(\.tmp)?")
+
+
 def _is_ours(name: str) -> bool:
-    stems = ("vectors-", "rows-", "labels-", "metadata-", "live-", manifests.NAME)
-    return name.startswith(stems)
+    return _CREATED.fullmatch(name) is not None
 
 
 def require_collection(folder: Path) -> Manifest:
@@ -94,6 +103,15 @@ def require_collection(folder: Path) -> Manifest:
             f"NoPokeDB(dim=384, path={str(folder)!r})"
         )
     return manifest
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and its parents; each new name is durable when this returns."""
+    folder = folder.absolute()
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
 
 
 def create(folder: Path, settings: Settings) -> Manifest:
@@ -111,13 +129,16 @@ def create(folder: Path, settings: Settings) -> Manifest:
         store.writer.checkpoint()
     finally:
         store.close()
+    sync_folder(folder.absolute().parent)  # an interrupted creation may have made the folder and no more
     write_manifest(folder, manifest)
-    sync_folder(folder.parent)
     return manifest
 
 
-def open_for_writing(folder: Path, manifest: Manifest) -> Opened:
+def open_for_writing(folder: Path, manifest: Manifest, *, durable: bool) -> Opened:
     """The collection as of its last durable batch. The caller holds the writer lock."""
+    # The manifest may be visible without being durable, if its writer was killed between the rename and the sync;
+    # what it makes superfluous is removed below.
+    sync_folder(folder)
     oplog = folder / "oplog"
     for name in ("oplog", "index"):
         (folder / name).mkdir(exist_ok=True)
@@ -126,28 +147,23 @@ def open_for_writing(folder: Path, manifest: Manifest) -> Opened:
     numbers = log_numbers(oplog)
     if not numbers and manifest.checkpoint_lsn:
         raise CorruptionError(f"the operation log is missing: {oplog}", file=str(oplog))
-    entries, cut = read_log(oplog, manifest.checkpoint_lsn, first_file=manifest.first_log)
-    frames = decode_entries(entries, manifest)
+    found = read_log(oplog, manifest.checkpoint_lsn, first_file=manifest.first_log)
+    frames = decode_entries(found.entries, manifest)
+    dirty = bool(frames or found.cut)
     notes = []
-    if cut:
-        notes.append(f"the unfinished end of the log was dropped: {cut}")
-        _log.warning("%s: %s", folder, notes[-1])
-    for path in (folder / f"{stem}" for stem in _store_files(manifest)):
+    if found.cut:
+        notes.append(f"the unfinished end of the log was dropped: {found.cut}")
+    for path in (folder / name for name in _store_files(manifest)):
         if not path.exists():
             raise CorruptionError(f"a file of the collection is missing: {path}", file=str(path))
-    store = Store(folder, manifest, writable=True)
-    try:
+    with ExitStack() as opened:
+        store = Store(folder, manifest, writable=True)
+        opened.callback(store.close)
+        _check_metadata(store, manifest, frames, unsynced=found.unsynced)
         snapshot = store.load(manifest)
-        assert store.writer is not None
-        if store.writer.applied_lsn < manifest.checkpoint_lsn:
-            raise CorruptionError(
-                f"the metadata end at lsn {store.writer.applied_lsn}, before the checkpoint at "
-                f"{manifest.checkpoint_lsn}: {store.reader.path}",
-                file=str(store.reader.path),
-            )
         number = max([manifest.first_log - 1, *numbers]) + 1
-        if frames or cut:
-            write_base(oplog, number, manifest.checkpoint_lsn + 1, entries)
+        if dirty:
+            write_base(oplog, number, manifest.checkpoint_lsn + 1, found)
             drop_logs(oplog, number)
             number += 1
         for at in range(0, len(frames), _REPLAY_FRAMES):
@@ -156,18 +172,33 @@ def open_for_writing(folder: Path, manifest: Manifest) -> Opened:
         if ahead is not None:
             snapshot = ahead
             notes.append("batches were lost that only durability='os' had acknowledged; all others are there")
-            _log.warning("%s: %s", folder, notes[-1])
-            manifest = replace(manifest, segments=())
             # The log continues above what was lost, so the checkpoint must stand there before the first frame.
-            manifest = save_state(folder, manifest, store, snapshot, first_log=number)
+            manifest = save_state(folder, replace(manifest, segments=()), store, snapshot, first_log=number)
+        log = OplogWriter(oplog, number, snapshot.lsn + 1, durable=durable)
+        if not frames or ahead is not None:
             drop_logs(oplog, number)
-        log = OplogWriter(oplog, number, snapshot.lsn + 1)
-        if not frames:
-            drop_logs(oplog, number)
-    except BaseException:
-        store.close()
-        raise
-    return Opened(manifest, store, snapshot, log, notes, bool(frames or cut))
+        opened.pop_all()
+    for note in notes:
+        _log.warning("%s: %s", folder, note)
+    return Opened(manifest, store, snapshot, log, notes, dirty)
+
+
+def _check_metadata(store: Store, manifest: Manifest, frames: list[Frame], *, unsynced: bool) -> None:
+    """The metadata know the checkpoint, and no batch that the log should have and has not."""
+    assert store.writer is not None
+    applied, path = store.writer.applied_lsn, store.reader.path
+    if applied < manifest.checkpoint_lsn:
+        raise CorruptionError(
+            f"the metadata end at lsn {applied}, before the checkpoint at {manifest.checkpoint_lsn}: {path}",
+            file=str(path),
+        )
+    end = frames[-1].lsn if frames else manifest.checkpoint_lsn
+    if applied > end and not unsynced:
+        # With durability="full" a batch is applied only after it is durable in the log.
+        raise CorruptionError(
+            f"the metadata have batches up to lsn {applied}, the log ends at {end}: its end is damaged or missing",
+            file=str(store.folder / "oplog"),
+        )
 
 
 def decode_entries(entries: list[Entry], manifest: Manifest) -> list[Frame]:
@@ -202,6 +233,10 @@ def save_state(folder: Path, manifest: Manifest, store: Store, snapshot: Snapsho
         first_log=first_log,
         live_file=name,
         live_crc32c=google_crc32c.value(live),
+        labels_crc32c=store.column_crc32c(
+            store.labels, manifest.label_count, snapshot.label_count, manifest.labels_crc32c
+        ),
+        rows_crc32c=store.column_crc32c(store.rows, manifest.row_count, snapshot.row_count, manifest.rows_crc32c),
     )
     write_manifest(folder, manifest)
     if old and old != name:
@@ -235,10 +270,9 @@ def _store_files(manifest: Manifest) -> tuple[str, ...]:
 
 def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
     """Files that a crash left behind: unfinished ones, live sets and indexes that the manifest does not name."""
-    wanted = {segment.name for segment in manifest.segments}
-    for path in folder.iterdir():
-        if path.name.endswith(TEMPORARY_SUFFIX) or (path.name.startswith("live-") and path.name != manifest.live_file):
-            path.unlink()
-    for path in (folder / "index").iterdir():
-        if path.name not in wanted and path.is_file():
-            path.unlink()
+    wanted = {manifest.live_file, *(segment.name for segment in manifest.segments)}
+    for place, pattern in ((folder, _LIVE_FILE), (folder / "index", _SEGMENT_FILE)):
+        for path in place.iterdir():
+            if pattern.fullmatch(path.name) and path.name not in wanted:
+                path.unlink()
+    (folder / (manifests.NAME + TEMPORARY_SUFFIX)).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from nopokedb.embedded.storage.columns import MAX_ENTRIES, NONE
 from nopokedb.embedded.storage.frames import Frame
 from nopokedb.embedded.storage.metadata import MetadataReader
 from nopokedb.engine import Write
-from nopokedb.errors import DuplicateIdError, InvalidInputError
+from nopokedb.errors import CorruptionError, DuplicateIdError, InvalidInputError
 from nopokedb.records import (
     Id,
     Vectors,
@@ -32,12 +32,12 @@ _MAX_AUTO_ID = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """The newest version of an id, as far as a writer must know it. `metadata` is None where it is stored."""
+    """The newest version of an id. Of one that is in the stores only the label is known until `_complete`."""
 
     label: int
-    row: int
-    metadata: bytes | None
-    text: str | None
+    row: int = -1
+    metadata: bytes | None = None
+    text: str | None = None
 
 
 Pending: TypeAlias = dict[Id, tuple[int, Version | None]]
@@ -113,7 +113,8 @@ class Resolver:
 
     def _resolve_one(self, write: Write, draft: _Draft, pending: Pending, snapshot: Snapshot) -> list[Id] | int:
         if write.kind == "add" and write.ids is None:
-            ids: list[Id] = list(_take_auto_ids(draft, write.count))
+            auto_ids, draft.next_auto_id = take_auto_ids(draft.next_auto_id, write.count)
+            ids: list[Id] = list(auto_ids)
             old: list[Version | None] = [None] * write.count
         else:
             ids = list(write.ids or ())
@@ -142,11 +143,17 @@ class Resolver:
             for id_, version in zip(ids, old, strict=True):
                 if version is None:
                     raise InvalidInputError(f"expected a vector for the new id {id_!r}, got none")
-        given = write.metadatas
+        patches: Sequence[bytes | None] = write.metadatas or [None] * count
         if write.kind == "update":  # one patch for all
-            given = [(write.metadatas or [b"{}"])[0]] * count
-        metadatas = self._metadatas(given, write.merge, old)
-        texts = self._texts(write.texts, old)
+            patches = [patches[0]] * count
+        given_texts: Sequence[str | None] = write.texts or [None] * count
+        if write.vectors is None or write.merge or None in patches or None in given_texts:
+            old = self._complete(old)
+        metadatas = [_final_metadata(version, patch, write.merge) for version, patch in zip(old, patches, strict=True)]
+        texts = [
+            version.text if text is None and version is not None else text
+            for version, text in zip(old, given_texts, strict=True)
+        ]
         label = draft.first_label + len(draft.ids)
         labels = range(label, label + count)
         if write.vectors is not None:
@@ -168,44 +175,22 @@ class Resolver:
             highest = max((id_ for id_ in ids if isinstance(id_, int)), default=-1)
             draft.next_auto_id = max(draft.next_auto_id, highest + 1)
 
-    def _metadatas(self, given: Sequence[bytes | None] | None, merge: bool, old: list[Version | None]) -> list[bytes]:
-        """The final metadata: given, merged into the old, or kept."""
-        if given is not None and not merge and None not in given:
-            return list(given)  # type: ignore[arg-type]
-        given = given or [None] * len(old)
-        wanted = [
-            version.label
-            for version, patch in zip(old, given, strict=True)
-            if version is not None and version.metadata is None and (merge or patch is None)
-        ]
-        stored = self._reader.fetch(wanted) if wanted else {}
-        final = []
-        for version, patch in zip(old, given, strict=True):
-            if version is None:
-                final.append(_merged(b"{}", patch) if merge and patch else patch or b"{}")
-            elif patch is not None and not merge:
-                final.append(patch)
-            else:
-                base = version.metadata if version.metadata is not None else stored[version.label].metadata
-                final.append(base if patch is None else _merged(base, patch))
-        return final
-
-    def _texts(self, given: Sequence[str | None] | None, old: list[Version | None]) -> list[str | None]:
-        """The final texts: given or kept."""
-        given = given or [None] * len(old)
-        wanted = [
-            version.label
-            for version, text in zip(old, given, strict=True)
-            if text is None and version is not None and version.metadata is None
-        ]
-        stored = self._reader.texts(wanted) if wanted else {}
+    def _complete(self, old: list[Version | None]) -> list[Version | None]:
+        """The versions with their row, metadata and text, read from the stores and verified."""
+        labels = [version.label for version in old if version is not None and version.metadata is None]
+        if not labels:
+            return old
+        stored = self._reader.fetch(labels)
+        if len(stored) < len(set(labels)):
+            raise CorruptionError("a live record is missing", file=str(self._reader.path))
+        texts = self._reader.texts(stored.values())
         return [
-            text
-            if text is not None or version is None
-            else version.text
-            if version.metadata is not None
-            else stored.get(version.label)
-            for version, text in zip(old, given, strict=True)
+            version
+            if version is None or version.metadata is not None
+            else Version(
+                version.label, stored[version.label].row, stored[version.label].metadata, texts.get(version.label)
+            )
+            for version in old
         ]
 
     def _lookup(self, ids: list[Id], draft: _Draft, pending: Pending, snapshot: Snapshot) -> list[Version | None]:
@@ -224,22 +209,26 @@ class Resolver:
                     unknown.append(at)
         if unknown:
             labels = self._reader.newest([ids[at] for at in unknown], snapshot.label_count)
-            row_of = snapshot.labels.view(snapshot.label_count)["row"]
             for at, label in zip(unknown, labels, strict=True):
                 if label is not None and label in snapshot.live:
-                    found[at] = Version(label, int(row_of[label]), None, None)
+                    found[at] = Version(label)
         return found
 
 
-def _take_auto_ids(draft: _Draft, count: int) -> range:
-    first = draft.next_auto_id
-    if first + count - 1 > _MAX_AUTO_ID:
+def take_auto_ids(next_auto_id: int, count: int) -> tuple[range, int]:
+    """The next automatic ids, and the counter behind them."""
+    if next_auto_id + count - 1 > _MAX_AUTO_ID:
         raise InvalidInputError("expected room for automatic ids, but the largest int id was used; give ids")
-    draft.next_auto_id = first + count
-    return range(first, first + count)
+    return range(next_auto_id, next_auto_id + count), next_auto_id + count
 
 
-def _merged(base: bytes, patch: bytes) -> bytes:
+def _final_metadata(old: Version | None, patch: bytes | None, merge: bool) -> bytes:
+    """The metadata of the new version: given, merged into the old, or kept."""
+    base = b"{}" if old is None or old.metadata is None else old.metadata
+    if patch is None:
+        return base
+    if not merge:
+        return patch
     target: Any = decode_metadata(base)
     return encode_metadata(merge_metadata(target, decode_metadata(patch)))
 

@@ -7,6 +7,7 @@ idempotent by position or by lsn, so a frame may be applied again after a crash 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,20 @@ class Store:
         self.generation = generation = manifest.generation
         dim = manifest.settings.dim
         vector_type = np.dtype(("<f4", (dim,)))
-        self.vectors = Column(folder / f"vectors-{generation}.f32", vector_type, writable=writable)
-        self.rows = Column(folder / f"rows-{generation}.bin", ROW_TYPE, writable=writable)
-        self.labels = Column(folder / f"labels-{generation}.bin", LABEL_TYPE, writable=writable)
-        self.columns = (self.vectors, self.rows, self.labels)
         metadata = folder / f"metadata-{generation}.db"
-        self.writer = MetadataWriter(metadata) if writable else None
+        with ExitStack() as opened:
+
+            def column(name: str, dtype: np.dtype[Any]) -> Column:
+                made = Column(folder / name, dtype, writable=writable)
+                opened.callback(made.close)
+                return made
+
+            self.vectors = column(f"vectors-{generation}.f32", vector_type)
+            self.rows = column(f"rows-{generation}.bin", ROW_TYPE)
+            self.labels = column(f"labels-{generation}.bin", LABEL_TYPE)
+            self.writer = MetadataWriter(metadata) if writable else None
+            opened.pop_all()
+        self.columns = (self.vectors, self.rows, self.labels)
         self.reader = MetadataReader(metadata, immutable=immutable)
 
     def load(self, manifest: Manifest) -> Snapshot:
@@ -50,11 +59,20 @@ class Store:
         live = Bitmap()
         if manifest.live_file:
             path = self.folder / manifest.live_file
-            data = path.read_bytes()
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError as error:
+                raise CorruptionError(f"the live set is missing: {path}", file=str(path)) from error
             if google_crc32c.value(data) != manifest.live_crc32c:
                 raise CorruptionError(f"the live set is damaged: {path}", file=str(path))
             live = Bitmap.from_bytes(data)
         count, row_count = manifest.label_count, manifest.row_count
+        for column, number, crc32c in (
+            (self.labels, count, manifest.labels_crc32c),
+            (self.rows, row_count, manifest.rows_crc32c),
+        ):
+            if self.column_crc32c(column, 0, number, 0) != crc32c:
+                raise CorruptionError(f"the entries up to {number} are damaged: {column.path}", file=str(column.path))
         row_of = self._view(self.labels, count)["row"]
         row_labels = np.full(row_count, NONE, np.uint32)
         known = np.flatnonzero(row_of != NONE)
@@ -73,6 +91,11 @@ class Store:
 
     def apply(self, before: Snapshot, frames: Sequence[Frame]) -> Snapshot:
         """The state after these frames, which follow `before` in lsn order."""
+        row_count = before.row_count
+        for frame in frames:
+            if frame.first_label < before.label_count or frame.first_row != row_count:
+                raise CorruptionError(f"the batch at lsn {frame.lsn} does not continue the state before it")
+            row_count += len(frame.vectors)
         if self.writer is not None:
             label_count = before.label_count
             for frame in frames:
@@ -150,6 +173,10 @@ class Store:
         """Make vectors, rows and labels durable."""
         for column in self.columns:
             column.sync()
+
+    def column_crc32c(self, column: Column, start: int, stop: int, crc32c: int) -> int:
+        """The CRC-32C of the entries up to `stop`, from that of the entries up to `start`."""
+        return google_crc32c.extend(crc32c, self._view(column, stop)[start:].tobytes())  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Release files and connections. Arrays of snapshots stay valid."""

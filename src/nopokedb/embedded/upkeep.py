@@ -65,6 +65,8 @@ class Upkeep:
     ) -> None:
         self.manifest = manifest
         self.notes: list[str] = []
+        self.finished = False
+        """The folder was closed cleanly."""
         self._folder = folder
         self._store = store
         self._writes = writes
@@ -124,6 +126,7 @@ class Upkeep:
         while True:
             with self._wake:
                 if not self._stopping and not self._urgent:
+                    self._sleeping = True  # before looking, so that a publish after the look wakes us
                     patience = self._patience()
                     self._sleeping = patience is None
                     self._wake.wait(patience)
@@ -181,6 +184,17 @@ class Upkeep:
                 self._writes.fail(error)
                 raise
             drop_logs(self._folder / "oplog", number)
+
+    def finish(self) -> None:
+        """The last checkpoint of a clean close, after the last write and after a running checkpoint."""
+        if self._writes.failure is None:
+            self.checkpoint()
+            assert self._store.writer is not None
+            self._store.writer.shrink()
+            self.finished = True
+        else:
+            with self._manifest_lock:  # a checkpoint of another thread may still use the files
+                pass
 
     # --- segments ------------------------------------------------------------------------------------------
 

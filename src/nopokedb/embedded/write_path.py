@@ -21,13 +21,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from nopokedb.embedded.resolve import Pending, Position, Resolver, Version
+from nopokedb.embedded.resolve import Pending, Position, Resolver, Version, take_auto_ids
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.frames import Frame, encode_frame
 from nopokedb.embedded.storage.oplog import OplogWriter
 from nopokedb.embedded.store import Store
 from nopokedb.engine import Write
-from nopokedb.errors import NeedsReopenError, OutcomeUnknownError
+from nopokedb.errors import ClosedError, DuplicateIdError, NeedsReopenError, OutcomeUnknownError
 from nopokedb.records import Id
 
 
@@ -56,63 +56,76 @@ class WritePath:
         self._position = Position(snapshot.label_count, snapshot.row_count, snapshot.next_auto_id)
         self._pending: list[Frame] = []
         self._versions: Pending = {}
+        self._shut = False
         self._turn = threading.Condition()  # guards leadership
-        self._leading = False
+        self._leader: int | None = None
         self._publishing = threading.Lock()  # guards replacing the snapshot
 
     # --- the path itself ---------------------------------------------------------------------------------
 
     def write(self, writes: Sequence[Write]) -> list[list[Id] | int]:
         """Write one atomic batch; it is durable and visible when this returns."""
-        with self._mutex:
-            self.check_usable()
-            frame, results, versions = self._resolver.resolve(writes, self._position, self._versions, self.snapshot)
-            if frame is None:
-                return results
-            lsn = self._append(frame, versions)
+        pending_lsn = 0
+        try:
+            with self._mutex:
+                self.check_usable()
+                pending_lsn = self._pending[-1].lsn if self._pending else 0
+                frame, results, versions = self._resolver.resolve(writes, self._position, self._versions, self.snapshot)
+                lsn = pending_lsn if frame is None else self._append(frame, versions)
+        except DuplicateIdError:
+            self._commit(pending_lsn)  # what this answer rests on may not be durable yet
+            raise
         self._commit(lsn)
         return results
 
-    def reserve_ids(self, count: int) -> list[int]:
-        """Take automatic ids out of the counter; those that are never written are never used."""
+    def reserve_ids(self, count: int, above: int) -> list[int]:
+        """Take automatic ids larger than `above` out of the counter; nobody else gets them from this handle."""
         with self._mutex:
             self.check_usable()
-            first = self._position.next_auto_id
-            self._position = replace(self._position, next_auto_id=first + count)
-            return list(range(first, first + count))
+            ids, next_auto_id = take_auto_ids(max(self._position.next_auto_id, above + 1), count)
+            self._position = replace(self._position, next_auto_id=next_auto_id)
+            return list(ids)
 
     def _append(self, frame: Frame, versions: dict[Id, Version | None]) -> int:
         payload = encode_frame(frame)
         try:
             lsn = self.log.append(payload)
+            # From here on the frame's own bytes are what counts, whatever the caller does to the array.
+            count, dim = frame.vectors.shape
+            vectors = np.frombuffer(payload, "<f4", count * dim, len(payload) - 4 * count * dim)
+            self._pending.append(replace(frame, lsn=lsn, vectors=vectors.reshape(count, dim)))
+            self._versions.update((id_, (lsn, version)) for id_, version in versions.items())
+            self._position = Position(
+                frame.first_label + frame.label_count, frame.first_row + count, frame.next_auto_id
+            )
         except BaseException as error:
+            # Also an interrupt between these steps: the log may have the frame, and no other may follow it.
             self.failure = error
-            raise NeedsReopenError(
-                f"the batch could not be written to the log ({error}); it is not acknowledged, and this handle "
+            raise OutcomeUnknownError(
+                f"the batch could not be written to the log ({error!r}); it is not acknowledged, and this handle "
                 "writes no more: close it and open the folder again"
             ) from error
-        # From here on the frame's own bytes are what counts, whatever the caller does to the array.
-        count, dim = frame.vectors.shape
-        vectors = np.frombuffer(payload, "<f4", count * dim, len(payload) - 4 * count * dim).reshape(count, dim)
-        self._pending.append(replace(frame, lsn=lsn, vectors=vectors))
-        self._versions.update((id_, (lsn, version)) for id_, version in versions.items())
-        self._position = Position(frame.first_label + frame.label_count, frame.first_row + count, frame.next_auto_id)
         return lsn
 
     def _commit(self, lsn: int) -> None:
-        """Return when the frame is durable, applied and visible."""
-        if not self._take_turn(lsn):
-            return
-        # Leading: everything appended so far is served together.
+        """Return when all frames up to `lsn` are durable, applied and visible."""
+        try:
+            if self._take_turn(lsn):
+                self._serve_pending()
+        finally:
+            self._step_down()
+
+    def _serve_pending(self) -> None:
+        """As the leader: everything appended so far is served together."""
         try:
             with self._mutex:
                 frames = list(self._pending)
             self._sync_and_apply(frames)
         except BaseException as error:
             self.failure = self.failure or error
+            if not isinstance(error, Exception):
+                raise  # an interrupt stays one; the handle needs reopening all the same
             raise self._unknown_outcome() from error
-        finally:
-            self._step_down()
 
     def _take_turn(self, lsn: int | None) -> bool:
         """Wait until `lsn` is published (False), or until nobody leads and this thread does (True)."""
@@ -122,15 +135,17 @@ class WritePath:
                     return False
                 if self.failure is not None:
                     raise self._unknown_outcome() from self.failure
-                if not self._leading:
-                    self._leading = True
+                if self._leader is None:
+                    self._leader = threading.get_ident()
                     return True
                 self._turn.wait()
 
     def _step_down(self) -> None:
+        """Give up leadership, if this thread has it."""
         with self._turn:
-            self._leading = False
-            self._turn.notify_all()
+            if self._leader == threading.get_ident():
+                self._leader = None
+                self._turn.notify_all()
 
     def _sync_and_apply(self, frames: list[Frame]) -> None:
         if not frames:
@@ -151,11 +166,29 @@ class WritePath:
     @contextmanager
     def quiesced(self) -> Iterator[Snapshot]:
         """Hold all writers; every appended frame is synced and applied. Short: writers wait meanwhile."""
-        self._take_turn(None)
         try:
+            self._take_turn(None)
             with self._mutex:
                 self._sync_and_apply(list(self._pending))
                 yield self.snapshot
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+        finally:
+            self._step_down()
+
+    def shut(self) -> None:
+        """Let no further write in, and return when none is inside. Batches that are in the log are served, unless an
+        earlier failure forbids it."""
+        with self._turn:
+            while self._leader is not None:
+                self._turn.wait()
+            self._leader = threading.get_ident()
+        try:
+            with self._mutex:
+                self._shut = True
+                if self.failure is None:
+                    self._sync_and_apply(list(self._pending))
         except BaseException as error:
             self.failure = self.failure or error
             raise
@@ -174,6 +207,9 @@ class WritePath:
             self._turn.notify_all()
 
     def check_usable(self) -> None:
+        """Raise if this handle writes no more."""
+        if self._shut:
+            raise ClosedError("the database is closed; open it again")
         if self.failure is not None:
             raise NeedsReopenError(
                 f"an earlier write failed ({self.failure}), so this handle writes no more; close it and open the "

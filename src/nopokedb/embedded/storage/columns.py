@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nopokedb.embedded.storage.files import open_file, sync, write_at
+from nopokedb.errors import ClosedError
 
 NONE = 0xFFFF_FFFF
 """No label, no row."""
@@ -64,11 +65,14 @@ class Column:
         return self._mapped[:count]
 
     def _map(self) -> None:
-        self._size = os.fstat(self._descriptor).st_size
-        if self._size:
-            mapped = mmap.mmap(self._descriptor, self._size, access=mmap.ACCESS_READ)
-            count = self._size // self.dtype.itemsize
-            self._mapped = np.frombuffer(mapped, self.dtype, count)
+        if self._descriptor < 0:
+            raise ClosedError(f"{self.path} is closed")
+        size = os.fstat(self._descriptor).st_size
+        if size:
+            mapped = mmap.mmap(self._descriptor, size, access=mmap.ACCESS_READ)
+            entries: npt.NDArray[Any] = np.frombuffer(mapped, self.dtype, size // self.dtype.itemsize)
+            if len(entries) > len(self._mapped):
+                self._mapped = entries
 
     def sync(self) -> None:
         """Make everything written durable."""
@@ -76,4 +80,6 @@ class Column:
 
     def close(self) -> None:
         """Close the descriptor; arrays handed out keep their map."""
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1  # the number may soon name another file
+        if descriptor >= 0:
+            os.close(descriptor)

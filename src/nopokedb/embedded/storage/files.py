@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,22 +32,18 @@ else:  # Windows has no pwrite; only one thread ever writes a file here
             view = view[os.write(descriptor, view) :]
 
 
-def _choose_sync() -> Callable[[int], None]:
+def sync(descriptor: int) -> None:
+    """Make the file's bytes and length durable. After an OSError the file must not be synced again: the
+    kernel may have dropped the unwritten pages, and a second call would report success for them."""
     if sys.platform == "darwin":
         import fcntl
 
         # On macOS fsync leaves the data in the drive's cache; only this waits for the medium.
-        return lambda descriptor: fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC) and None
-    return getattr(os, "fdatasync", os.fsync)
-
-
-_sync = _choose_sync()
-
-
-def sync(descriptor: int) -> None:
-    """Make the file's bytes and length durable. After an OSError the file must not be synced again: the
-    kernel may have dropped the unwritten pages, and a second call would report success for them."""
-    _sync(descriptor)
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

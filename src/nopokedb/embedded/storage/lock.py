@@ -1,13 +1,14 @@
 """One writer per folder: an advisory lock on `LOCK`, which also says who holds it and how far they are.
 
-Layout of `LOCK`, little-endian, 40 bytes, all of it rewritten by each publish:
+Layout of `LOCK`, little-endian, 48 bytes, all of it rewritten by each publish:
 
     0   8s  magic "NPKLOCK1"
     8   u64 process id of the writer
-    16  u64 session: a random number per opened writer, 0 when the last writer closed cleanly
+    16  u64 session: a random number per opened writer; it stays when the writer is gone
     24  u64 published lsn: every batch up to it is applied to all stores and visible
-    32  u32 CRC-32C of bytes 0..31
-    36  u32 zero
+    32  u64 state: 0 closed, 1 opening (the stores may lack batches that the log has), 2 serving
+    40  u32 CRC-32C of bytes 0..39
+    44  u32 zero
 
 The lock itself is `flock` where it exists: it belongs to the open file description, so a second open by the
 same process is refused too, and closing an unrelated descriptor of the file does not release it. A forked
@@ -29,9 +30,10 @@ import google_crc32c
 from nopokedb.embedded.storage.files import open_file, write_at
 from nopokedb.errors import DatabaseLockedError
 
-_LAYOUT = struct.Struct("<8sQQQ")
+_LAYOUT = struct.Struct("<8sQQQQ")
 _CRC = struct.Struct("<II")
 _MAGIC = b"NPKLOCK1"
+CLOSED, OPENING, SERVING = 0, 1, 2
 _WAIT_S = 5.0
 """How long a writer waits for read-only handles that are just opening; a live writer is reported at once."""
 
@@ -73,6 +75,7 @@ class Published:
     pid: int
     session: int
     lsn: int
+    state: int
 
 
 class WriterLock:
@@ -96,24 +99,38 @@ class WriterLock:
                 error.pid = holder.pid if holder else None
                 raise error
             time.sleep(0.005)  # a read-only handle holds its shared lock for the milliseconds of its open
-        self.session = secrets.randbits(63) | 1
+        self.session = secrets.randbits(64)
+        try:
+            self._write(0, OPENING)
+        except BaseException:
+            self.abandon()
+            raise
 
     def publish(self, lsn: int) -> None:
         """Announce that every batch up to `lsn` is visible. Not synced: it only matters while we live."""
-        self._write(self.session, lsn)
+        self._write(lsn, SERVING)
 
-    def _write(self, session: int, lsn: int) -> None:
-        body = _LAYOUT.pack(_MAGIC, os.getpid(), session, lsn)
+    def _write(self, lsn: int, state: int) -> None:
+        body = _LAYOUT.pack(_MAGIC, os.getpid(), self.session, lsn, state)
         write_at(self._descriptor, body + _CRC.pack(google_crc32c.value(body), 0), 0)
 
     def release(self, lsn: int) -> None:
         """Give the folder up after a clean close at `lsn`."""
-        self._write(0, lsn)
-        self.abandon()
+        try:
+            self._write(lsn, CLOSED)
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
-        """Close the descriptor and nothing else: after a failure, or in a forked child."""
-        os.close(self._descriptor)
+        """Give the folder up after a failure: for whoever opens next it looks like a crash."""
+        # Unlocking acts on the description that a child forked meanwhile may share; closing alone would not.
+        _unlock(self._descriptor)
+        self.leave_to_parent()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close our copy of the descriptor; the lock stays with the parent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
 
 class ReaderLock:
@@ -147,7 +164,7 @@ def read_published(path: Path) -> Published | None:
             return None
         if len(data) < size:
             return None
-        magic, pid, session, lsn = _LAYOUT.unpack_from(data)
+        magic, pid, session, lsn, state = _LAYOUT.unpack_from(data)
         if magic == _MAGIC and _CRC.unpack_from(data, _LAYOUT.size)[0] == google_crc32c.value(data[: _LAYOUT.size]):
-            return Published(pid, session, lsn)
+            return Published(pid, session, lsn, state)
     return None

@@ -63,6 +63,10 @@ class Manifest:
     """Log files with a lower number are superfluous."""
     live_file: str = ""
     live_crc32c: int = 0
+    labels_crc32c: int = 0
+    """CRC-32C of the first `label_count` entries of the labels file."""
+    rows_crc32c: int = 0
+    """CRC-32C of the first `row_count` entries of the rows file."""
     segments: tuple[SegmentFile, ...] = ()
     format: int = FORMAT_VERSION
 

@@ -1,8 +1,8 @@
 """Ids, metadata and text of every record version, in SQLite.
 
-    records(label PRIMARY KEY, id, row, metadata JSONB, crc)    the index on id ends in the label by itself
-    texts(label PRIMARY KEY, text, crc)                         only of records that have a text
-    state(key PRIMARY KEY, value)                               applied_lsn
+    records(label PRIMARY KEY, id, row, metadata JSONB, has_text, crc)    the index on id ends in the label by itself
+    texts(label PRIMARY KEY, text, crc)                                   only of records that have a text
+    state(key PRIMARY KEY, value)                                         applied_lsn
 
 Rows are only ever added: a label never changes its meaning, so what was read once stays right. Commits are not
 synced (the operation log has the batches); `checkpoint` makes them durable. A CRC-32C in each row covers what
@@ -33,13 +33,13 @@ _KEY = struct.Struct("<IIB")
 _I64 = struct.Struct("<q")
 _SCHEMA = (
     "CREATE TABLE records(label INTEGER PRIMARY KEY, id NOT NULL, row INTEGER NOT NULL, metadata BLOB NOT NULL,"
-    " crc INTEGER NOT NULL)",
+    " has_text INTEGER NOT NULL, crc INTEGER NOT NULL)",
     "CREATE INDEX records_id ON records(id)",
     "CREATE TABLE texts(label INTEGER PRIMARY KEY, text TEXT NOT NULL, crc INTEGER NOT NULL)",
     "CREATE TABLE state(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "INSERT INTO state VALUES('applied_lsn', 0)",
 )
-_SELECT = "SELECT label, id, row, json(metadata), crc FROM records "
+_SELECT = "SELECT label, id, row, json(metadata), has_text, crc FROM records "
 _PAGE = 512
 _PATIENCE_MS = 10_000
 """Longest wait for another connection's lock; such locks are held for the length of one call."""
@@ -54,13 +54,16 @@ class Stored:
     id: Id
     row: int
     metadata: bytes
+    has_text: bool
 
 
-def record_crc(label: int, row: int, id_: Id, metadata: bytes) -> int:
+def record_crc(label: int, row: int, id_: Id, metadata: bytes, has_text: bool) -> int:
     """CRC-32C of everything a row of `records` says."""
     if isinstance(id_, str):
-        return google_crc32c.value(_KEY.pack(label, row, 1) + id_.encode() + metadata)  # type: ignore[no-any-return]
-    return google_crc32c.value(_KEY.pack(label, row, 0) + _I64.pack(id_) + metadata)  # type: ignore[no-any-return]
+        head, key = _KEY.pack(label, row, 2 | has_text), id_.encode()
+    else:
+        head, key = _KEY.pack(label, row, has_text), _I64.pack(id_)
+    return google_crc32c.value(head + key + metadata)  # type: ignore[no-any-return]
 
 
 def _text_crc(label: int, text: str) -> int:
@@ -101,11 +104,11 @@ class MetadataReader:
     def _connection(self) -> Iterator[apsw.Connection]:
         if self._closed:
             raise ClosedError("the database is closed")
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = _connect(self.path, writable=False, immutable=self._immutable)
         with _reported(self.path):
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = _connect(self.path, writable=False, immutable=self._immutable)
             yield connection
         # Only a connection whose statements ran to their end comes back.
         if self._closed:
@@ -123,17 +126,22 @@ class MetadataReader:
                     found[row[0]] = self._verified(row)
         return found
 
-    def texts(self, labels: Sequence[int]) -> dict[int, str]:
-        """The texts of these labels; labels without one are absent."""
+    def texts(self, stored: Iterable[Stored]) -> dict[int, str]:
+        """The texts of these versions by label; versions without one are absent."""
+        labels = [item.label for item in stored if item.has_text]
         found: dict[int, str] = {}
+        if not labels:
+            return found
         with self._connection() as connection:
             for chunk in _padded(labels):
                 marks = ",".join("?" * len(chunk))
                 query = f"SELECT label, text, crc FROM texts WHERE label IN ({marks})"  # noqa: S608  # marks only
                 for label, text, crc in connection.execute(query, chunk):
-                    if crc != _text_crc(label, text):
+                    if not isinstance(text, str) or crc != _text_crc(label, text):
                         raise CorruptionError(f"the text of label {label} is damaged", file=str(self.path))
                     found[label] = text
+        if len(found) < len(labels):
+            raise CorruptionError("a text is missing", file=str(self.path))
         return found
 
     def newest(self, ids: Iterable[Id], label_count: int) -> list[int | None]:
@@ -164,12 +172,14 @@ class MetadataReader:
             last: Any = connection.execute("SELECT max(label) FROM records").get
         return lsn, 0 if last is None else last + 1
 
-    def _verified(self, row: tuple[int, Id, int, str, int]) -> Stored:
-        label, id_, at, text, crc = row
-        metadata = text.encode()
-        if crc != record_crc(label, at, id_, metadata):
-            raise CorruptionError(f"the record of label {label} is damaged", file=str(self.path))
-        return Stored(label, id_, at, metadata)
+    def _verified(self, row: tuple[Any, ...]) -> Stored:
+        label, id_, at, text, has_text, crc = row
+        sound = isinstance(id_, int | str) and isinstance(text, str) and isinstance(at, int)
+        if sound:
+            metadata = text.encode()
+            if 0 <= at < 2**32 and crc == record_crc(label, at, id_, metadata, bool(has_text)):
+                return Stored(label, id_, at, metadata, bool(has_text))
+        raise CorruptionError(f"the record of label {label} is damaged", file=str(self.path))
 
     def close(self) -> None:
         self._closed = True
@@ -183,16 +193,18 @@ class MetadataWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         new = not path.exists()
-        self._connection = _connect(path, writable=True)
-        if new:
-            with self._connection:
-                for statement in _SCHEMA:
-                    self._connection.execute(statement)
-        # A connection of its own: the other one may be inside a transaction of another thread.
-        self._checkpointer = _connect(path, writable=True)
-        self._checkpointer.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
         with _reported(path):
+            self._connection = _connect(path, writable=True)
+            if new:
+                with self._connection:
+                    for statement in _SCHEMA:
+                        self._connection.execute(statement)
+            # A connection of its own: the other one may be inside a transaction of another thread.
+            self._checkpointer = _connect(path, writable=True)
+            self._checkpointer.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
             applied: Any = self._connection.execute("SELECT value FROM state WHERE key='applied_lsn'").get
+        if not isinstance(applied, int):
+            raise CorruptionError(f"the applied lsn is missing in {path}", file=str(path))
         self.applied_lsn: int = applied
 
     def write(self, frames: Iterable[Frame]) -> None:
@@ -205,12 +217,19 @@ class MetadataWriter:
             for frame in wanted:
                 labels = range(frame.first_label, frame.first_label + frame.label_count)
                 records = [
-                    (label, id_, row, metadata.decode(), record_crc(label, row, id_, metadata))
-                    for label, id_, row, metadata in zip(
-                        labels, frame.ids, frame.rows.tolist(), frame.metadatas, strict=True
+                    (
+                        label,
+                        id_,
+                        row,
+                        metadata.decode(),
+                        text is not None,
+                        record_crc(label, row, id_, metadata, text is not None),
+                    )
+                    for label, id_, row, metadata, text in zip(
+                        labels, frame.ids, frame.rows.tolist(), frame.metadatas, frame.texts, strict=True
                     )
                 ]
-                connection.executemany("INSERT INTO records VALUES(?, ?, ?, jsonb(?), ?)", records)
+                connection.executemany("INSERT INTO records VALUES(?, ?, ?, jsonb(?), ?, ?)", records)
                 texts = [
                     (label, text, _text_crc(label, text))
                     for label, text in zip(labels, frame.texts, strict=True)
@@ -263,7 +282,11 @@ def _reported(path: Path) -> Iterator[None]:
         yield
     except (apsw.FullError, apsw.IOError, apsw.CantOpenError) as error:
         raise OSError(f"SQLite could not use {path}: {error}") from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
+    except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
+        raise CorruptionError(f"SQLite reports damage in {path}: {error}", file=str(path)) from error
+    except apsw.SQLError as error:
+        if "malformed" not in str(error) and "no such table" not in str(error):
+            raise
         raise CorruptionError(f"SQLite reports damage in {path}: {error}", file=str(path)) from error
 
 

@@ -3,23 +3,25 @@
 A log is a folder of files `0000000001.log`, ... with rising numbers; a checkpoint starts a new one and drops
 those it made superfluous. All integers are little-endian.
 
-File header, 48 bytes, synced before the first frame is written:
+File header, 56 bytes, synced before the first frame is written:
 
     0   8s  magic "NPKLOG01"
     8   u32 version of this layout, 1
-    12  u32 flags; bit 0: BASE, the file repeats all that older files hold, which are to be ignored
+    12  u32 flags; bit 0: BASE, the file repeats all that older files hold, which are to be ignored;
+            bit 1: UNSYNCED, frames were acknowledged before they were synced (durability="os")
     16  u64 number of the file
     24  u64 lsn that its first frame has or will have
     32  u64 synced_lsn: what was durable once the file had its name (of a BASE, its own frames too)
-    40  u32 CRC-32C of bytes 0..39
-    44  u32 zero
+    40  u64 salt: a random number, repeated in each frame, so that bytes inside a payload cannot pass for one
+    48  u32 CRC-32C of bytes 0..47
+    52  u32 zero
 
 Frame, 56 bytes and its payload:
 
     0   u32 magic "NPKF"
     4   u16 version of the payload's layout, 1
     6   u16 zero
-    8   u64 salt: one random number per file, so that bytes inside a payload cannot pass for a frame
+    8   u64 salt of the file
     16  u64 lsn; consecutive
     24  u64 synced_lsn: what was known to be durable when the frame was written
     32  u64 length of the payload
@@ -56,7 +58,7 @@ from nopokedb.embedded.storage.files import (
 )
 from nopokedb.errors import CorruptionError
 
-_FILE = struct.Struct("<8sIIQQQ")
+_FILE = struct.Struct("<8sIIQQQQ")
 _FILE_CRC = struct.Struct("<II")
 _FRAME = struct.Struct("<IHHQQQQII")
 _FRAME_CRC = struct.Struct("<II")
@@ -67,6 +69,7 @@ _FRAME_MAGIC = 0x464B504E
 _FRAME_MAGIC_BYTES = b"NPKF"
 _VERSION = 1
 _BASE = 1
+_UNSYNCED = 2
 _MAX_PAYLOAD = 2**32
 
 
@@ -81,27 +84,43 @@ class Entry:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class LogContent:
+    """What a log holds."""
+
+    entries: list[Entry]
+    cut: str | None
+    """What was cut off at the end, if anything was."""
+    unsynced: bool
+    """The log was written with durability="os": the stores may know batches that it lost."""
+
+
 class OplogWriter:
     """Appends frames to one new file at a time. Not thread-safe: the caller holds the writer mutex."""
 
-    def __init__(self, folder: Path, number: int, next_lsn: int) -> None:
+    def __init__(self, folder: Path, number: int, next_lsn: int, *, durable: bool) -> None:
         self._folder = folder
-        self.number = number
+        self._flags = 0 if durable else _UNSYNCED
         self.next_lsn = next_lsn
         self.synced_lsn = next_lsn - 1
         """Highest lsn known to be durable."""
-        self._create()
+        self._descriptor = self._create(number)
 
-    def _create(self) -> None:
-        self.path = log_path(self._folder, self.number)
-        self._salt = secrets.randbits(64)
-        self._chain = 0
-        self._descriptor = open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        header = _file_header(self.number, self.next_lsn, self.synced_lsn, flags=0)
-        write_at(self._descriptor, header, 0)
-        self.size = len(header)
-        sync(self._descriptor)
-        sync_folder(self._folder)
+    def _create(self, number: int) -> int:
+        """A new file, its header and its name durable; only then is it taken into use."""
+        path, salt = log_path(self._folder, number), secrets.randbits(64)
+        descriptor = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            header = _file_header(number, self.next_lsn, self.synced_lsn, salt, self._flags)
+            write_at(descriptor, header, 0)
+            sync(descriptor)
+            sync_folder(self._folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self.number, self.path, self.size = number, path, len(header)
+        self._salt, self._chain = salt, 0
+        return descriptor
 
     def append(self, payload: bytes) -> int:
         """Write one frame behind the last; its lsn. It is durable only after `sync`."""
@@ -122,12 +141,13 @@ class OplogWriter:
         """Continue in a new file. What the old one holds is synced first: the new file vouches for it."""
         sync(self._descriptor)
         self.synced_lsn = self.next_lsn - 1
-        os.close(self._descriptor)
-        self.number += 1
-        self._create()
+        old, self._descriptor = self._descriptor, self._create(self.number + 1)
+        os.close(old)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1  # the number may soon name another file
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def log_path(folder: Path, number: int) -> Path:
@@ -152,16 +172,17 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink()
 
 
-def write_base(folder: Path, number: int, first_lsn: int, entries: list[Entry]) -> None:
+def write_base(folder: Path, number: int, first_lsn: int, content: LogContent) -> None:
     """Write what recovery keeps (it may be nothing) to a new file, durable before this returns.
 
     Old files are never appended to or trusted to a second sync: pages that an earlier sync failed to write may
     look clean in memory while the disk has something else. Bytes written to a new file go to the disk.
     """
     salt, chain = secrets.randbits(64), 0
+    flags = _BASE | (_UNSYNCED if content.unsynced else 0)
     # The rename follows the sync, so a file that has its name is whole: the header says so.
-    parts = [_file_header(number, first_lsn, first_lsn + len(entries) - 1, flags=_BASE)]
-    for entry in entries:
+    parts = [_file_header(number, first_lsn, first_lsn + len(content.entries) - 1, salt, flags)]
+    for entry in content.entries:
         header = _frame_header(salt, entry.lsn, entry.lsn - 1, entry.payload, chain)
         chain = _FRAME_CRC.unpack_from(header, _FRAME.size)[0]
         parts += (header, entry.payload)
@@ -169,8 +190,8 @@ def write_base(folder: Path, number: int, first_lsn: int, entries: list[Entry]) 
     sync_folder(folder)
 
 
-def read_log(folder: Path, after_lsn: int, *, first_file: int = 0) -> tuple[list[Entry], str | None]:
-    """All frames with an lsn above `after_lsn`, in order, and what was cut off at the end, if anything was.
+def read_log(folder: Path, after_lsn: int, *, first_file: int = 0) -> LogContent:
+    """All frames with an lsn above `after_lsn`, in order.
 
     Files below `first_file` are ignored: the manifest says that a checkpoint made them superfluous. Raises
     `CorruptionError` where damage cannot be explained by an unsynced tail.
@@ -182,6 +203,7 @@ def read_log(folder: Path, after_lsn: int, *, first_file: int = 0) -> tuple[list
     start = bases[-1] if bases else 0
     entries: list[Entry] = []
     cut: str | None = None
+    unsynced = False
     expected = after_lsn + 1
     for path, data in zip(files[start:], contents[start:], strict=True):
         header = _read_header(data)
@@ -191,7 +213,8 @@ def read_log(folder: Path, after_lsn: int, *, first_file: int = 0) -> tuple[list
                 "a log file is missing",
                 file=str(path),
             )
-        found, damage_at = _read_frames(path, data) if header else ([], 0)
+        unsynced = unsynced or bool(header and header.flags & _UNSYNCED)
+        found, damage_at = _read_frames(path, data, header.salt) if header else ([], 0)
         for entry in found:
             if entry.lsn == expected:
                 entries.append(entry)
@@ -201,7 +224,7 @@ def read_log(folder: Path, after_lsn: int, *, first_file: int = 0) -> tuple[list
                 damage_at = len(data)  # shortened at the border of a frame
             else:
                 continue
-        later = list(_scan(path, data, damage_at + 1))
+        later = list(_scan(path, data, damage_at + 1, header))
         durable = max([header.synced_lsn if header else 0, *(entry.synced_lsn for entry in later)])
         if durable >= expected or path != files[-1] or (header is None and later):
             raise CorruptionError(
@@ -210,7 +233,7 @@ def read_log(folder: Path, after_lsn: int, *, first_file: int = 0) -> tuple[list
                 offset=damage_at,
             )
         cut = f"{path.name} cut at byte {damage_at} of {len(data)}, after lsn {expected - 1}"
-    return entries, cut
+    return LogContent(entries, cut, unsynced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +241,11 @@ class _Header:
     flags: int
     first_lsn: int
     synced_lsn: int
+    salt: int
 
 
-def _file_header(number: int, first_lsn: int, synced_lsn: int, *, flags: int) -> bytes:
-    body = _FILE.pack(_FILE_MAGIC, _VERSION, flags, number, first_lsn, synced_lsn)
+def _file_header(number: int, first_lsn: int, synced_lsn: int, salt: int, flags: int) -> bytes:
+    body = _FILE.pack(_FILE_MAGIC, _VERSION, flags, number, first_lsn, synced_lsn, salt)
     return body + _FILE_CRC.pack(google_crc32c.value(body), 0)
 
 
@@ -229,12 +253,13 @@ def _read_header(data: bytes) -> _Header | None:
     """The file's header, or None where it is torn or damaged."""
     if len(data) < _FILE_BYTES:
         return None
-    magic, version, flags, _, first_lsn, synced_lsn = _FILE.unpack_from(data)
-    if magic != _FILE_MAGIC or _FILE_CRC.unpack_from(data, _FILE.size)[0] != google_crc32c.value(data[: _FILE.size]):
+    magic, version, flags, _, first_lsn, synced_lsn, salt = _FILE.unpack_from(data)
+    crc = google_crc32c.value(data[: _FILE.size])
+    if magic != _FILE_MAGIC or _FILE_CRC.unpack_from(data, _FILE.size) != (crc, 0):
         return None
     if version != _VERSION:
         raise CorruptionError(f"expected a log of version {_VERSION}, got {version}")
-    return _Header(flags, first_lsn, synced_lsn)
+    return _Header(flags, first_lsn, synced_lsn, salt)
 
 
 def _frame_header(salt: int, lsn: int, synced_lsn: int, payload: bytes, chain: int) -> bytes:
@@ -261,15 +286,15 @@ def _read_frame(path: Path, data: bytes, offset: int) -> tuple[Entry, int, int, 
     return Entry(lsn, synced_lsn, payload, path, offset), salt, chain, crc
 
 
-def _read_frames(path: Path, data: bytes) -> tuple[list[Entry], int | None]:
+def _read_frames(path: Path, data: bytes, salt: int) -> tuple[list[Entry], int | None]:
     """The unbroken chain of frames from the file's start, and where it breaks (None: at the clean end)."""
     entries: list[Entry] = []
-    offset, chain, salt = _FILE_BYTES, 0, None
+    offset, chain = _FILE_BYTES, 0
     while offset < len(data):
         frame = _read_frame(path, data, offset)
-        if frame is None or frame[2] != chain or (salt is not None and frame[1] != salt):
+        if frame is None or frame[1:3] != (salt, chain):
             return entries, offset
-        entry, salt, _, chain = frame
+        entry, _, _, chain = frame
         if entries and entry.lsn != entries[-1].lsn + 1:
             return entries, offset
         entries.append(entry)
@@ -277,13 +302,11 @@ def _read_frames(path: Path, data: bytes) -> tuple[list[Entry], int | None]:
     return entries, None
 
 
-def _scan(path: Path, data: bytes, offset: int) -> Iterator[Entry]:
-    """Every whole frame at or behind `offset`, wherever it starts. A frame names the salt of its file, which a
-    payload's author cannot know; the caller only compares what the frames say was durable."""
-    salts = {frame[1] for frame in [_read_frame(path, data, _FILE_BYTES)] if frame}
+def _scan(path: Path, data: bytes, offset: int, header: _Header | None) -> Iterator[Entry]:
+    """Every whole frame of this file at or behind `offset`, wherever it starts."""
     while (offset := data.find(_FRAME_MAGIC_BYTES, offset)) >= 0:
         frame = _read_frame(path, data, offset)
-        if frame and (not salts or frame[1] in salts):
+        if frame and (header is None or frame[1] == header.salt):
             yield frame[0]
             offset += _FRAME_BYTES + len(frame[0].payload)
         else:

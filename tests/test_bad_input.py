@@ -61,6 +61,11 @@ def files_of(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+def stored_files(folder: Path) -> dict[str, bytes | None]:
+    """As `files_of` without LOCK, which says who opened last, also who tried to."""
+    return {name: content for name, content in files_of(folder).items() if name != "LOCK"}
+
+
 def state(db: NoPokeDB) -> dict[str, Any]:
     """All that a refused call must leave alone."""
     return {
@@ -430,7 +435,7 @@ def test_ids_that_are_no_sequence_are_refused(db: NoPokeDB, ids: Any) -> None:
 def test_none_as_ids_is_refused(db: NoPokeDB) -> None:
     """Only `add_many` has automatic ids; elsewhere None is a forgotten argument, not an empty list."""
     del (entries := dict(WITH_IDS))["add_many"]
-    refused_by_all(db, InvalidInputError, entries, None)
+    refused_by_all(db, InvalidIdError, entries, None)
 
 
 def test_str_of_ids_beside_an_iterator_is_refused(db: NoPokeDB) -> None:
@@ -1146,26 +1151,27 @@ def test_setting_that_disagrees_with_the_stored_one_is_refused(
     path = tmp_path / "db"
     with NoPokeDB(**{"dim": DIM, "path": path, name: stored}) as db:
         db.add(GOOD)
-    before = files_of(path)
+    before = stored_files(path)
     with pytest.raises(SettingsMismatchError) as caught:
         NoPokeDB(**{"dim": DIM, "path": path, "read_only": read_only, name: given})
     message = str(caught.value)
     assert f"{name}={stored!r}" in message and f"{name}={given!r}" in message
     assert says_expected_and_got(caught.value)
-    assert files_of(path) == before
-    with NoPokeDB(path=path) as db:
-        assert db.count() == 1
+    assert stored_files(path) == before
+    for again in ({"read_only": True}, {}):
+        with NoPokeDB(path=path, **again) as db:
+            assert db.count() == 1
 
 
 def test_setting_that_disagrees_is_refused_without_dim(tmp_path: Path) -> None:
     """Opening an existing collection without `dim` still checks what was asked for."""
     path = tmp_path / "db"
     NoPokeDB(dim=DIM, path=path, space="l2").close()
-    before = files_of(path)
+    before = stored_files(path)
     for arguments in ({"space": "ip"}, {"M": 32}, {"index": "scan"}):
         with pytest.raises(SettingsMismatchError):
             NoPokeDB(path=path, **arguments)
-    assert files_of(path) == before
+    assert stored_files(path) == before
 
 
 def test_settings_left_at_their_defaults_ask_for_nothing(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_changed_row_in_sqlite_is_noticed(tmp_path: Path) -> None:
 
 
 SEGMENT = SegmentFile("segment-1-0-8-scan.npk", "scan", 0, 8, 5, 6, 7, 8, 0.5)
-MANIFEST = Manifest(Settings(3, "l2", 16, 200, "auto"), 1, 2, 3, 4, 5, 6, "live", 7, 8, 9, (SEGMENT,))
+MANIFEST = Manifest(Settings(3, "l2", 16, 200, "auto"), 11, 1, 2, 3, 4, 5, 6, "live", 7, 8, 9, (SEGMENT,))
 
 
 def test_a_manifest_is_read_back_and_any_flip_is_noticed(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from nopokedb.batch import Batch
-from nopokedb.database import NoPokeDB
+from nopokedb.database import MISSING, NoPokeDB
 from nopokedb.engine import Stats
+from nopokedb.errors import NoPokeError
 from nopokedb.records import Hit, Id, Part, Record
 
 P = ParamSpec("P")
@@ -32,18 +33,20 @@ class AsyncNoPokeDB:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._arguments = (args, kwargs)
         self._database: NoPokeDB | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[NoPokeDB] | None = None
 
     async def open(self) -> NoPokeDB:
         """Open the folder if that has not happened yet; the handle underneath."""
-        async with self._opening:
-            if self._database is None:
+        if self._database is None:
+            if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
                 args, kwargs = self._arguments
-                self._database = await asyncio.to_thread(NoPokeDB, *args, **kwargs)
+                self._opening = asyncio.create_task(asyncio.to_thread(NoPokeDB, *args, **kwargs))
+            # A caller that is cancelled leaves the opening to the others, and to `close`.
+            self._database = await asyncio.shield(self._opening)
         return self._database
 
     async def _run(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        database = self._database or await self.open()
+        database = await self.open() if self._database is None else self._database
         return await asyncio.to_thread(method, database, *args, **kwargs)
 
     async def add(
@@ -64,7 +67,7 @@ class AsyncNoPokeDB:
         return await self._run(NoPokeDB.add_many, vectors, metadatas, **options)
 
     async def upsert(
-        self, id: Id, vector: Any = None, metadata: Mapping[str, Any] | None = None, **options: Any
+        self, id: Any = MISSING, vector: Any = None, metadata: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
         """See `NoPokeDB.upsert`."""
         await self._run(NoPokeDB.upsert, id, vector, metadata, **options)
@@ -83,9 +86,9 @@ class AsyncNoPokeDB:
         """See `NoPokeDB.update_many`."""
         return await self._run(NoPokeDB.update_many, ids, metadata, merge=merge)
 
-    async def delete(self, id: Id) -> bool:
+    async def delete(self, id: Any = MISSING, *, vid: Any = MISSING) -> bool:
         """See `NoPokeDB.delete`."""
-        return await self._run(NoPokeDB.delete, id)
+        return await self._run(NoPokeDB.delete, id, vid=vid)
 
     async def delete_many(self, ids: Iterable[Id]) -> int:
         """See `NoPokeDB.delete_many`."""
@@ -94,7 +97,7 @@ class AsyncNoPokeDB:
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[Batch]:
         """See `NoPokeDB.batch`. The batch's own methods only collect and are called without await."""
-        database = self._database or await self.open()
+        database = await self.open() if self._database is None else self._database
         collecting = database.batch()
         batch = await asyncio.to_thread(collecting.__enter__)
         try:
@@ -105,9 +108,9 @@ class AsyncNoPokeDB:
         else:
             await asyncio.to_thread(collecting.__exit__, None, None, None)
 
-    async def get(self, id: Id) -> dict[str, Any] | None:
+    async def get(self, id: Any = MISSING, *, vid: Any = MISSING) -> dict[str, Any] | None:
         """See `NoPokeDB.get`."""
-        return await self._run(NoPokeDB.get, id)
+        return await self._run(NoPokeDB.get, id, vid=vid)
 
     async def get_many(self, ids: Iterable[Id], *, include: Sequence[Part] = ("metadata",)) -> list[Record | None]:
         """See `NoPokeDB.get_many`."""
@@ -148,6 +151,11 @@ class AsyncNoPokeDB:
 
     async def close(self) -> None:
         """See `NoPokeDB.close`."""
+        if self._database is None and self._opening is not None:
+            try:
+                self._database = await asyncio.shield(self._opening)
+            except NoPokeError:
+                return  # it did not open: whoever asked for it got the error
         if self._database is not None:
             await asyncio.to_thread(self._database.close)
 

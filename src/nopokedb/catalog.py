@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from pathlib import Path
 
 from nopokedb.database import resolve_folder
-from nopokedb.errors import CollectionNotFoundError
+from nopokedb.errors import CollectionNotFoundError, CorruptionError, InvalidInputError, NewerFormatError
+
+_DROPPED = ".dropped-"
+"""How folders begin that are being deleted. No collection can have such a name."""
 
 
 def list_collections(path: str | Path) -> list[str]:
@@ -17,7 +21,7 @@ def list_collections(path: str | Path) -> list[str]:
     folder = resolve_folder(path, None)
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in folder.iterdir() if _is_collection(entry))
+    return sorted(entry.name for entry in folder.iterdir() if entry.name[0] != "." and _is_collection(entry))
 
 
 def drop_collection(path: str | Path, name: str) -> None:
@@ -25,20 +29,32 @@ def drop_collection(path: str | Path, name: str) -> None:
 
     Raises `CollectionNotFoundError` if there is none, `DatabaseLockedError` if a writer has it open.
     """
+    from nopokedb.embedded.storage.files import sync_folder
     from nopokedb.embedded.storage.lock import WriterLock
 
+    if not isinstance(name, str):
+        raise InvalidInputError(f"expected the name of a collection, got {name!r}")
     folder = resolve_folder(path, name)
-    if not _is_collection(folder):
+    if folder.is_symlink() or not _is_collection(folder):
         raise CollectionNotFoundError(f"expected a collection in {folder}, found none")
     lock = WriterLock(folder / "LOCK")
     try:
-        # Without its manifest a folder is no collection: first that, then the rest, so a crash leaves no half of one.
-        (folder / "manifest.json").unlink()
-        shutil.rmtree(folder / "oplog")
-        shutil.rmtree(folder)
+        # One rename makes it vanish whole; what a crash leaves of the hidden folder the next drop removes.
+        folder.rename(folder.with_name(f"{_DROPPED}{name}-{secrets.token_hex(4)}"))
+        sync_folder(folder.parent)
     finally:
         lock.abandon()
+    for left in folder.parent.glob(_DROPPED + "*"):
+        shutil.rmtree(left)
 
 
 def _is_collection(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()
+    """Whether the folder has a manifest of ours: other programs have files of that name too."""
+    from nopokedb.embedded.storage.manifest import read_manifest
+
+    try:
+        return read_manifest(folder) is not None
+    except NewerFormatError:
+        return True
+    except CorruptionError:
+        return False

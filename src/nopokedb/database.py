@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,9 +38,11 @@ from nopokedb.records import (
     check_ids,
     check_include,
     check_int,
+    check_sequence_of_ids,
     check_vector,
     check_vectors,
     encode_metadata,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_M, _MAX_EF_CONSTRUCTION, _MAX_EF = 256, 10_000, 10_000_000
-_MISSING: Final = object()
+MISSING: Final = object()
 
 
 class NoPokeDB:
@@ -115,6 +118,7 @@ class NoPokeDB:
         check_int("ef_construction", ef_construction, 1, _MAX_EF_CONSTRUCTION)
         self.ef = None if ef is None else check_int("ef", ef, 1, _MAX_EF)
         self.max_elements = max_elements
+        self.M, self.ef_construction = M, ef_construction
         self.path = str(resolve_folder(path, collection))
         self._engine = self._open(dim, space, M, ef_construction, index, durability, bool(read_only), max_memory)
         self.dim: int = self._engine.dim
@@ -196,13 +200,13 @@ class NoPokeDB:
 
     def upsert(
         self,
-        id: Any = _MISSING,
+        id: Any = MISSING,
         vector: Any = None,
         metadata: Mapping[str, Any] | None = None,
         *,
         text: str | None = None,
         merge: bool = False,
-        vid: Any = _MISSING,
+        vid: Any = MISSING,
     ) -> None:
         """Add the record or replace the given parts of it; parts that are None stay as they are.
 
@@ -244,7 +248,7 @@ class NoPokeDB:
             return 0
         return self._count_one(Write("update", keys, len(keys), metadatas=[encode_metadata(metadata)], merge=merge))
 
-    def delete(self, id: Any = _MISSING, *, vid: Any = _MISSING) -> bool:
+    def delete(self, id: Any = MISSING, *, vid: Any = MISSING) -> bool:
         """Delete the record; durable when this returns. False if there is none. `vid` is another name of `id`."""
         return bool(self._count_one(Write("delete", [_one_id(id, vid)], 1)))
 
@@ -271,15 +275,14 @@ class NoPokeDB:
 
     # --- reading ---------------------------------------------------------------------------------------------
 
-    def get(self, id: Any = _MISSING, *, vid: Any = _MISSING) -> dict[str, Any] | None:
+    def get(self, id: Any = MISSING, *, vid: Any = MISSING) -> dict[str, Any] | None:
         """The record's metadata, None if there is no such record. `vid` is another name of `id`."""
         record = self._engine.get([_one_id(id, vid)], ("metadata",))[0]
         return None if record is None else record.metadata
 
     def get_many(self, ids: Iterable[Id], *, include: Sequence[Part] = ("metadata",)) -> list[Record | None]:
         """The records of these ids in order, None where there is none. `include`: metadata, vector, text."""
-        if isinstance(ids, str | bytes):
-            check_ids(ids)  # raises
+        check_sequence_of_ids(ids)
         return self._engine.get([check_id(id_) for id_ in ids], check_include(include))
 
     def __getitem__(self, id: Id) -> Record:
@@ -357,12 +360,8 @@ class NoPokeDB:
     ) -> list[list[Hit]]:
         k = check_int("k", k, 1, MAX_K)
         ef = self.ef if ef is None else check_int("ef", ef, 1, _MAX_EF)
-        if max_distance is not None and (
-            isinstance(max_distance, bool)
-            or not isinstance(max_distance, int | float | np.number)
-            or math.isnan(max_distance)
-        ):
-            raise InvalidInputError(f"expected max_distance to be a number, got {max_distance!r}")
+        if max_distance is not None:
+            max_distance = _check_distance(max_distance)
         return self._engine.query(queries, k, ef, max_distance, check_include(include))
 
     # --- keeping ---------------------------------------------------------------------------------------------
@@ -427,6 +426,8 @@ class NoPokeDB:
 
 def resolve_folder(path: str | Path, collection: str | None) -> Path:
     """The collection's folder. Names are single path components of letters, digits, `.`, `_` and `-`."""
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+        raise InvalidInputError(f"expected path to be a str or a Path, got {type(path).__name__} {path!r:.80}")
     text = str(path)
     if "://" in text:
         raise InvalidInputError(f"expected path to be a folder, got {text!r}")
@@ -442,7 +443,18 @@ def resolve_folder(path: str | Path, collection: str | None) -> Path:
     return Path(path) / collection
 
 
+def _check_distance(value: Any) -> float:
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.nan
+        if not math.isnan(number):
+            return number
+    raise InvalidInputError(f"expected max_distance to be a number, got {shown(value)}")
+
+
 def _one_id(id: Any, vid: Any) -> Id:
-    if (id is _MISSING) == (vid is _MISSING):
+    if (id is MISSING) == (vid is MISSING):
         raise InvalidInputError("expected exactly one of id and vid")
-    return check_id(vid if id is _MISSING else id)
+    return check_id(vid if id is MISSING else id)

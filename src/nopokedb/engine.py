@@ -35,7 +35,7 @@ class SegmentStats:
     """One index over a range of rows."""
 
     kind: str
-    """"scan", "hnsw", or "exact" where no index reached the recall goal."""
+    """"scan" or "hnsw". Rows for which no index reached the recall goal are in none: they are searched exactly."""
     row_count: int
     live_count: int
     size_bytes: int

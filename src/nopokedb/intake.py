@@ -16,7 +16,7 @@ import numpy as np
 
 from nopokedb.distribution import install_hint
 from nopokedb.engine import Write
-from nopokedb.errors import InvalidInputError, InvalidVectorError
+from nopokedb.errors import InvalidIdError, InvalidInputError, InvalidMetadataError, InvalidVectorError
 from nopokedb.records import (
     MAX_BATCH_BYTES,
     Id,
@@ -46,6 +46,16 @@ class Columns:
         """The columns that are there, by name."""
         named = (("vectors", self.vectors), ("ids", self.ids), ("metadatas", self.metadatas), ("texts", self.texts))
         return {name: column for name, column in named if column is not None}
+
+    def check(self) -> None:
+        """Every column is something to iterate over, and not a single str."""
+        for name, column in self.given().items():
+            if isinstance(column, str | bytes) or not hasattr(column, "__iter__") or getattr(column, "ndim", 1) == 0:
+                kinds = {"vectors": InvalidVectorError, "ids": InvalidIdError}
+                raise kinds.get(name, InvalidMetadataError)(
+                    f"expected {name} to be a sequence, got {type(column).__name__} {column!r:.80}; wrap a single one "
+                    "in a list"
+                )
 
     def length(self) -> int | None:
         """The common length if all columns know theirs, else None. Raises where they disagree or are empty."""
@@ -90,13 +100,18 @@ def bulk_writes(
     """Checked atomic batches: one, checked whole before it is yielded, for columns of known length and up to
     `MAX_BATCH_BYTES`; else chunks of `batch_size`, each checked when its turn comes."""
     batch_size = check_int("batch_size", batch_size, 1, 10_000_000)
+    columns.check()
     given = columns.given()
+    if kind == "upsert" and columns.ids is None:
+        raise InvalidIdError("expected ids to upsert, got None")
     if kind == "add" and columns.vectors is None:
         raise InvalidVectorError("expected vectors to add, got None")
     total = columns.length()
-    if total is None:
+    sliced = all(hasattr(column, "__getitem__") for column in given.values())
+    large = total is not None and "vectors" in given and _size_bytes(given["vectors"], total, dim) > MAX_BATCH_BYTES
+    if total is None or (large and not sliced):
         yield from _chunks(kind, given, dim, space, merge, batch_size)
-    elif "vectors" in given and _size_bytes(given["vectors"], total, dim) > MAX_BATCH_BYTES:
+    elif large:
         for at in range(0, total, batch_size):
             chunk = {name: column[at : at + batch_size] for name, column in given.items()}
             yield _checked(kind, chunk, dim, space, merge)

@@ -126,10 +126,17 @@ def check_choice(name: str, value: object, choices: Any) -> None:
         raise InvalidInputError(f"expected {name} to be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
+def shown(value: object) -> str:
+    """A value as it stands in a message. Python refuses to print very long ints."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an int of {value.bit_length()} bits"
+    return f"{value!r:.200}"
+
+
 def check_int(name: str, value: object, low: int, high: int) -> int:
     """`value` is an integer (not a bool) within [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise InvalidInputError(f"expected {name} to be an int from {low} to {high}, got {value!r}")
+        raise InvalidInputError(f"expected {name} to be an int from {low} to {high}, got {shown(value)}")
     return int(value)
 
 
@@ -138,10 +145,11 @@ _PARTS = frozenset(get_args(Part))
 
 def check_include(include: Sequence[str]) -> tuple[Part, ...]:
     """The parts to return; any of metadata, vector, text."""
-    if type(include) is tuple and _PARTS.issuperset(include):
+    if type(include) is tuple and all(part.__class__ is str for part in include) and _PARTS.issuperset(include):
         return include
-    if isinstance(include, str):
-        raise InvalidInputError(f"expected include to be a tuple of names, got the str {include!r}")
+    if isinstance(include, str) or not hasattr(include, "__iter__"):
+        raise InvalidInputError(f"expected include to be a tuple of names, got {include!r}")
+    include = tuple(include)
     for part in include:
         check_choice("each name in include", part, Part)
     return tuple(include)  # type: ignore[arg-type]
@@ -161,17 +169,28 @@ def check_id(value: object) -> Id:
             raise InvalidIdError(f"expected a str id to be valid Unicode, got {value!r:.80} ({error})") from None
         if not 1 <= size <= MAX_ID_BYTES:
             raise InvalidIdError(f"expected a str id of 1 to {MAX_ID_BYTES} UTF-8 bytes, got {size}")
-        return str(value)
+        return str.__str__(value)
     if not _INT64_MIN <= value <= _INT64_MAX:
-        raise InvalidIdError(f"expected an int id within 64 bits (signed), got {value}")
+        raise InvalidIdError(f"expected an int id within 64 bits (signed), got {shown(value)}")
     return int(value)
+
+
+def check_sequence_of_ids(values: object) -> None:
+    """`values` can be iterated over and is not one id."""
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) != 1:
+        raise InvalidIdError(f"expected a sequence of ids, got {type(values).__name__} {shown(values)}")
 
 
 def check_ids(values: Iterable[object]) -> list[Id]:
     """The ids as a list, each valid and none twice."""
-    if isinstance(values, str | bytes):
-        raise InvalidIdError(f"expected a sequence of ids, got the single {type(values).__name__} {values!r:.80}")
-    given: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    check_sequence_of_ids(values)
+    given: list[Any]
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "iuUO":
+            raise InvalidIdError(f"expected ids that are ints or strs, got an array of {values.dtype}")
+        given = values.tolist()
+    else:
+        given = list(values)
     if set(map(type, given)) == {int}:
         # The common case, checked at C speed.
         if min(given) < _INT64_MIN or max(given) > _INT64_MAX:
@@ -205,7 +224,7 @@ def _to_float32(values: object) -> Vectors:
         raise InvalidVectorError(
             f"expected real numbers (float or int), got dtype {array.dtype}; convert them before the call"
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         return np.ascontiguousarray(array, dtype="<f4")
 
 
@@ -279,14 +298,16 @@ def encode_metadata(metadata: object) -> bytes:
         return b"{}"
     if not isinstance(metadata, dict):
         raise InvalidMetadataError(f"expected metadata to be a dict, got {type(metadata).__name__}")
-    for key, value in metadata.items():
+    plain: dict[Any, Any] = metadata if type(metadata) is dict else _clean(metadata, "metadata", 1)
+    for key, value in plain.items():
         if type(key) is not str or (type(value) not in _PLAIN and not (type(value) is float and math.isfinite(value))):
-            metadata = _clean(metadata, "metadata", 1)  # nested or unusual: look at every value
+            plain = _clean(plain, "metadata", 1)  # nested or unusual: look at every value
             break
     try:
-        encoded = orjson.dumps(metadata, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+        encoded = orjson.dumps(plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
     except TypeError as error:  # a lone surrogate, or an int past 64 bits
-        raise InvalidMetadataError(f"expected metadata that JSON can hold: {error}") from None
+        place = _unfit_place(plain, "metadata")
+        raise InvalidMetadataError(f"expected what JSON can hold, got {place} ({error})") from None
     if len(encoded) > MAX_METADATA_BYTES:
         raise InvalidMetadataError(
             f"expected metadata of at most {MAX_METADATA_BYTES} bytes as JSON, got {len(encoded)}"
@@ -301,7 +322,9 @@ def _clean(value: Any, place: str, depth: int) -> Any:
         return value
     if isinstance(value, dict | list | tuple):
         if depth > MAX_METADATA_DEPTH:
-            raise InvalidMetadataError(f"expected metadata nested at most {MAX_METADATA_DEPTH} deep at {place:.80}")
+            raise InvalidMetadataError(
+                f"expected metadata nested at most {MAX_METADATA_DEPTH} deep, got more at {place:.80}"
+            )
         if not isinstance(value, dict):
             return [_clean(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(value)]
         cleaned = {}
@@ -310,7 +333,7 @@ def _clean(value: Any, place: str, depth: int) -> Any:
                 raise InvalidMetadataError(
                     f"expected str keys in {place}, got {type(key).__name__} {key!r:.80}; convert it with str()"
                 )
-            cleaned[str(key)] = _clean(item, f"{place}[{key!r}]", depth + 1)
+            cleaned[str.__str__(key)] = _clean(item, f"{place}[{key!r}]", depth + 1)
         return cleaned
     if isinstance(value, datetime):
         if value.tzinfo is None or value.utcoffset() is None:
@@ -318,7 +341,13 @@ def _clean(value: Any, place: str, depth: int) -> Any:
                 f"expected a datetime with a time zone at {place}, got the naive {value.isoformat()}; "
                 "use e.g. datetime.now(datetime.UTC)"
             )
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+        try:
+            moved = value.astimezone(UTC)
+        except OverflowError:
+            raise InvalidMetadataError(
+                f"expected a datetime within the years 1 to 9999 in UTC at {place}, got {value.isoformat()}"
+            ) from None
+        return moved.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     if isinstance(value, str | int) and not isinstance(value, np.generic):  # enums and other subclasses
         return str.__str__(value) if isinstance(value, str) else int(value)
     if kind is float:
@@ -327,6 +356,23 @@ def _clean(value: Any, place: str, depth: int) -> Any:
         raise InvalidMetadataError(f"expected finite numbers, got {value} at {place}; JSON has no such value")
     hint = "; use .item() or .tolist()" if isinstance(value, np.generic | np.ndarray) else ""
     raise InvalidMetadataError(f"expected a JSON value at {place}, got {kind.__name__}{hint}")
+
+
+def _unfit_place(value: Any, place: str) -> str:
+    """Where the first value is that the encoder refuses: an int past 64 bits, or text that is not valid Unicode."""
+    if isinstance(value, dict):
+        children = [(f"a key {key!a:.80} in {place}", key) for key in value]
+        children += [(f"{place}[{key!a:.80}]", item) for key, item in value.items()]
+    elif isinstance(value, list):
+        children = [(f"{place}[{at}]", item) for at, item in enumerate(value)]
+    else:
+        return f"{shown(value) if isinstance(value, int) else ascii(value)[:200]} at {place}"
+    for name, child in children:
+        try:
+            orjson.dumps(child)
+        except TypeError:
+            return _unfit_place(child, name)
+    return place
 
 
 def decode_metadata(encoded: bytes | str) -> Metadata:
@@ -356,10 +402,10 @@ def check_text(text: object) -> str | None:
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
-        raise InvalidMetadataError(f"expected text to be valid Unicode: {error}") from None
+        raise InvalidMetadataError(f"expected text to be valid Unicode, got {text!a:.80} ({error.reason})") from None
     if size > MAX_TEXT_BYTES:
         raise InvalidMetadataError(f"expected text of at most {MAX_TEXT_BYTES} UTF-8 bytes, got {size}")
-    return str(text)
+    return str.__str__(text)
 
 
 def check_lengths(**lengths: int | None) -> int:

@@ -6,7 +6,7 @@ The stores hold these batches already (a batch is published after it is applied)
 newest labels are advanced, in memory. Nothing is ever written.
 
 Alone on a folder that was closed cleanly: SQLite is opened immutable, so even a read-only medium will do. A writer
-that starts later changes the session number in LOCK; every answer is checked against it before and after, and
+that starts later changes the session number in LOCK; every answer is checked against it before it is returned, and
 SQLite is reopened in its shared mode. Alone on a folder whose writer stopped without closing: refused.
 """
 
@@ -169,7 +169,10 @@ class Follower:
     def _with_segments(self, manifest: Manifest, snapshot: Snapshot) -> tuple[Snapshot, object, list[str]]:
         """Load the indexes, taking over those that are loaded already."""
         loaded: dict[tuple[str, int, int], Segment] = {}
-        if (state := getattr(self, "_state", None)) is not None and state.manifest.generation == manifest.generation:
+        if (state := getattr(self, "_state", None)) is not None and (
+            state.manifest.identity,
+            state.manifest.generation,
+        ) == (manifest.identity, manifest.generation):
             loaded = {(segment.kind, segment.start, segment.stop): segment for segment in state.snapshot.segments}
         wanted = [(file.kind, file.start, file.stop) for file in manifest.segments]
         if manifest.segments and all(key in loaded for key in wanted):

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from nopokedb.embedded.search.exact import (
     Floats,
     Rows,
-    final_distances,
+    distance_of,
+    final_order,
     keys_by_rows,
     keys_of_range,
     nearest,
@@ -130,10 +131,13 @@ class ReadPath:
         finally:
             if threads != wanted:  # the setting belongs to the calling thread, which is the user's
                 faiss.omp_set_num_threads(threads)
-        return [
-            nearest(_joined(keys[at]), _joined(rows[at]), k, rounding_slack(space, query))
-            for at, query in enumerate(prepared)
-        ]
+        found = []
+        for at, query in enumerate(prepared):
+            line_keys, line = _joined(keys[at]), _joined(rows[at])
+            # Only a dot product's rounding depends on the lengths of the rows.
+            longest = float(snapshot.rows["norm"][line].max()) if space == "ip" and len(line) else 1.0
+            found.append(nearest(line_keys, line, k, rounding_slack(space, query, longest)))
+        return found
 
     def _search_segment(
         self,
@@ -236,12 +240,13 @@ class ReadPath:
     ) -> list[Hit]:
         """The k best of the candidate rows as hits."""
         vectors = self._verified_vectors(snapshot, rows)
-        distances = final_distances(self._space, query, vectors)
-        order = np.argsort(distances, kind="stable")
+        space = self._space
+        values = final_order(space, query, vectors)
+        order = np.argsort(values, kind="stable")
         if len(order) > k:
             # Keep all that tie with the k-th: the smaller id decides, not the place in the file.
-            order = order[: int(np.searchsorted(distances[order], distances[order[k - 1]], side="right"))]
-        ordered = distances[order].tolist()
+            order = order[: int(np.searchsorted(values[order], values[order[k - 1]], side="right"))]
+        ordered = values[order].tolist()
         labels = snapshot.labels_of(rows[order])
         stored = self._cache.fetch(labels, self.reader)
         if len(set(ordered)) != len(ordered):
@@ -252,7 +257,7 @@ class ReadPath:
             order = order[places]
         count = min(k, len(ordered))
         if max_distance is not None:
-            count = min(count, int(np.searchsorted(ordered, max_distance, side="right")))
+            count = sum(distance_of(space, value) <= max_distance for value in ordered[:count])
         for item, row in zip(stored, rows[order].tolist(), strict=True):
             if item.row != row:
                 raise CorruptionError(
@@ -260,15 +265,15 @@ class ReadPath:
                     file=self._labels_file,
                 )
         texts = self.reader.texts(stored[:count]) if "text" in include else {}
-        with_metadata, space = "metadata" in include, self._space
+        with_metadata = "metadata" in include
         hits = []
         for at in range(count):
-            item, distance = stored[at], ordered[at]
+            item, value = stored[at], ordered[at]
             hit = Hit(id=item.id)
             if with_metadata:
                 hit["metadata"] = decode_metadata(item.metadata)
-            hit["score"] = score_of(space, distance)
-            hit["distance"] = distance
+            hit["score"] = score_of(space, value)
+            hit["distance"] = distance_of(space, value)
             if "text" in include:
                 hit["text"] = texts.get(item.label)
             if "vector" in include:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,9 @@ def check_folder(folder: Path) -> Manifest | None:
     what an interrupted creation left. Anything else raises and is left untouched."""
     if folder.exists() and not folder.is_dir():
         raise NotADatabaseError(f"expected a folder, got the file {folder}")
+    for parent in folder.parents:
+        if parent.exists() and not parent.is_dir():
+            raise NotADatabaseError(f"expected {folder} to be a folder, but {parent} is a file")
     manifest = read_manifest(folder)
     if manifest is not None or not folder.exists():
         return manifest
@@ -69,16 +73,15 @@ def check_folder(folder: Path) -> Manifest | None:
             f"{folder} was written by the original nopokedb (0.5.1 or older) and is left untouched; choose another "
             "path for the new collection (a command `nopokedb import-legacy` for such folders is planned)"
         )
-    ours = {"LOCK", *_FOLDERS, *(name for name in names if _is_ours(name))}
-    strangers = sorted(names - ours)
+    # A creation writes the manifest before the first log file, so a log without a manifest is a damaged collection.
+    if (folder / "oplog").is_dir() and log_numbers(folder / "oplog"):
+        raise NotADatabaseError(f"{folder} holds the files of a collection, but {manifests.NAME} is missing")
+    strangers = sorted(name for name in names if name not in ("LOCK", *_FOLDERS) and not _is_ours(name))
     if strangers:
         raise NotADatabaseError(
             f"expected an empty folder or a NoPokeDB collection in {folder}, found {strangers[0]!r}"
             + (f" and {len(strangers) - 1} more" if len(strangers) > 1 else "")
         )
-    # A creation writes the manifest before the first log file, so a log without a manifest is a damaged collection.
-    if (folder / "oplog").exists() and log_numbers(folder / "oplog"):
-        raise NotADatabaseError(f"{folder} holds the files of a collection, but {manifests.NAME} is missing")
     return None
 
 
@@ -121,7 +124,7 @@ def create(folder: Path, settings: Settings) -> Manifest:
             path.unlink()
     for name in ("oplog", "index"):
         (folder / name).mkdir(exist_ok=True)
-    manifest = Manifest(settings)
+    manifest = Manifest(settings, identity=secrets.randbits(53))
     store = Store(folder, manifest, writable=True)
     try:
         assert store.writer is not None

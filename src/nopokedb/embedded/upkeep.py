@@ -20,9 +20,9 @@ import numpy as np
 
 from nopokedb.embedded.recovery import save_state
 from nopokedb.embedded.search import scan
-from nopokedb.embedded.search.calibration import calibrate, find_truth
+from nopokedb.embedded.search.calibration import SAMPLE, Truth, calibrate, truth_of_held_out, truth_of_rows
 from nopokedb.embedded.search.options import BuildOptions, Stopped
-from nopokedb.embedded.search.segments import Segment, build_segment_file
+from nopokedb.embedded.search.segments import Segment, build_segment, load_segment, needs_holdout
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.files import sync_folder, write_durably
 from nopokedb.embedded.storage.manifest import Manifest, SegmentFile, write_manifest
@@ -46,6 +46,8 @@ GRAPH_PAUSE_S = 5.0
 CHECKPOINT_BYTES = 64 * 2**20
 """A log of this size is checkpointed: about 0.3 s to replay."""
 _IDLE_CHECKPOINT_S = 30.0
+_MIN_LIVE_ROWS = 64
+"""Fewer live rows in a range tell nothing about an index over it, and are compared exactly in no time."""
 _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 16, 200
 
 
@@ -112,6 +114,8 @@ class Upkeep:
     @property
     def sealing(self) -> bool:
         """Whether a seal is running or due."""
+        if self._writes.failure is not None:
+            return False
         return self._busy or self._next_range(self._writes.snapshot) is not None
 
     # --- the thread ----------------------------------------------------------------------------------------
@@ -162,9 +166,9 @@ class Upkeep:
             self.checkpoint()
         chosen = self._next_range(snapshot)
         if chosen is not None and (chosen[1] - snapshot.tail_start >= URGENT_ROWS or self._idle(PAUSE_S)):
-            self._seal(*chosen, self._recipes())
+            self._seal("seal", *chosen, self._recipes())
         elif (graph := self._graph_due(snapshot)) is not None and self._idle(GRAPH_PAUSE_S):
-            self._seal(graph.start, graph.stop, [_Recipe("hnsw")])
+            self._seal("graph", graph.start, graph.stop, [_Recipe("hnsw")])
         elif snapshot.lsn > self.manifest.checkpoint_lsn and self._idle(_IDLE_CHECKPOINT_S):
             self.checkpoint()
 
@@ -237,18 +241,20 @@ class Upkeep:
             return [_Recipe("hnsw"), *scans[-1:]]
         return [*scans, _Recipe("hnsw")]
 
-    def _seal(self, start: int, stop: int, recipes: list[_Recipe]) -> None:
-        """Build an index over the rows [start, stop), replacing the segments inside."""
-        purpose = "graph" if len(recipes) == 1 else "seal"
+    def _seal(self, purpose: str, start: int, stop: int, recipes: list[_Recipe]) -> None:
+        """Build an index over the rows [start, stop), replacing the segments inside. What is refused is remembered
+        for the purpose: "seal" rows of the tail, or give rows that have a scan a "graph"."""
         self._busy = True
         try:
-            built = self._build(start, stop, recipes)
-            if built is None:
+            segment = self._build(start, stop, recipes)
+            if segment is None:
                 self._refuse(purpose, start, stop, "no index reached the recall goal on them")
-            elif not fits_memory(self._max_memory, self._writes.snapshot, built[0]):
-                self._refuse(purpose, start, stop, f"an index of {built[0].size_bytes} bytes exceeds max_memory")
+                return
+            data = segment.to_bytes()
+            if not fits_memory(self._max_memory, self._writes.snapshot, segment):
+                self._refuse(purpose, start, stop, f"an index of {len(data)} bytes exceeds max_memory")
             else:
-                self._adopt(*built)
+                self._adopt(segment, data)
         finally:
             self._busy = False
 
@@ -257,29 +263,36 @@ class Upkeep:
         how = "exactly" if purpose == "seal" else "by scan"
         self.notes.append(f"rows {start} to {stop} are searched {how}: {reason}")
 
-    def _build(self, start: int, stop: int, recipes: list[_Recipe]) -> tuple[Segment, bytes] | None:
-        """The first segment of the recipes that reaches the recall goal, with its file's bytes."""
-        snapshot = self._writes.snapshot
-        settings = self._settings
+    def _build(self, start: int, stop: int, recipes: list[_Recipe]) -> Segment | None:
+        """The first segment of the recipes that reaches the recall goal."""
+        snapshot, space = self._writes.snapshot, self._settings.space
         live = snapshot.live_rows.members(start, stop)
-        if not len(live):
-            live = np.arange(start, stop)
-        vectors, norms = snapshot.vectors, snapshot.rows["norm"]
-        truth = find_truth(settings.space, vectors, norms, live, start)
+        if len(live) < _MIN_LIVE_ROWS:
+            return None
+        vectors, bits = snapshot.vectors, snapshot.live_bits(start, stop)
+        truth_of_scan: Truth | None = None
         for recipe in recipes:
             options = BuildOptions(
-                settings.space, settings.M, settings.ef_construction, recipe.fine, lambda: self._stopping
+                space, self._settings.M, self._settings.ef_construction, recipe.fine, lambda: self._stopping
             )
+            held_out = None
+            if needs_holdout(recipe.kind):
+                chosen = np.random.default_rng(start).choice(live, min(SAMPLE, len(live) // 8), replace=False)
+                held_out = np.sort(chosen) - start
+                truth = truth_of_held_out(space, vectors, live, held_out + start)
+            else:
+                truth = truth_of_scan = truth_of_scan or truth_of_rows(space, vectors, live)
             try:
-                data = build_segment_file(recipe.kind, vectors[start:stop], options)
+                segment = build_segment(recipe.kind, start, vectors[start:stop], options, held_out)
             except (RuntimeError, MemoryError) as error:  # native code gave up: the next recipe, or exact
                 _log.warning("%s: no %s index over rows %d to %d: %s", self._folder, recipe.kind, start, stop, error)
                 continue
             if self._stopping:
                 raise Stopped
-            segment = Segment(recipe.kind, settings.space, start, stop, data)
-            if calibrate(segment, truth, settings.space, vectors, norms, snapshot.live_bits(start, stop)):
-                return segment, data
+            if calibrate(segment, truth, space, vectors, bits):
+                if held_out is not None:
+                    segment.add_held_out(held_out, vectors[start:stop])
+                return segment
         return None
 
     def _adopt(self, segment: Segment, data: bytes) -> None:
@@ -331,9 +344,10 @@ def load_segments(
     """
     notes: list[str] = []
     usable: list[SegmentFile] = []
+    fits = True
     for file in sorted(manifest.segments, key=lambda item: item.start):
         path = folder / "index" / file.name
-        if file.start != snapshot.tail_start or file.stop > snapshot.row_count:
+        if file.start != (usable[-1].stop if usable else 0) or file.stop > snapshot.row_count:
             notes.append(f"index {file.name} does not fit to the rows and is built again")
             continue
         try:
@@ -344,14 +358,18 @@ def load_segments(
         if len(data) != file.size_bytes or google_crc32c.value(data) != file.crc32c:
             notes.append(f"index {file.name} is damaged and is built again")
             continue
-        segment = Segment(file.kind, manifest.settings.space, file.start, file.stop, data)
+        try:
+            segment = load_segment(file.kind, manifest.settings.space, file.start, file.stop, data)
+        except ValueError as error:
+            notes.append(f"index {file.name} is not for this version and is built again: {error}")
+            continue
         segment.ef_at_10, segment.ef_at_100, segment.recall = file.ef_at_10, file.ef_at_100, file.recall
         usable.append(file)
-        if fits_memory(max_memory, snapshot, segment):
+        fits = fits and fits_memory(max_memory, snapshot, segment)
+        if fits:
             snapshot = with_segment(snapshot, segment)
-        else:
+        else:  # segments in memory cover the rows from 0 on without a gap: those behind it wait too
             notes.append(f"index {file.name} exceeds max_memory: its rows are searched exactly")
-            break
     for note in notes:
         _log.warning("%s: %s", folder, note)
     return snapshot, tuple(usable), notes

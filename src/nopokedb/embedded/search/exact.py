@@ -2,7 +2,7 @@
 
 A *key* ranks candidates within one query, smaller is better: squared distance for l2, minus the dot product for
 ip, minus the dot product with the normalised vector for cosine. Keys never leave the search; what a user sees
-comes from `final_distances`, which is the same for one query and for many, so equal vectors get equal distances
+comes from `final_order`, which is the same for one query and for many, so equal vectors get equal distances
 to the last bit wherever they are stored.
 """
 
@@ -78,17 +78,25 @@ def nearest(keys: Floats, rows: Rows, k: int, slack: float) -> Rows:
     return rows
 
 
-def rounding_slack(space: str, query: Floats) -> float:
-    """Upper estimate of a float32 key's rounding error, beyond a millionth of the key itself."""
+def rounding_slack(space: str, query: Floats, longest: float) -> float:
+    """Upper estimate of the rounding error of float32 keys, beyond a millionth of the key itself.
+
+    A dot product's error grows with both lengths (`longest` is that of the rows, 1 under cosine, whose keys are
+    divided by it) and with the square root of the dimension. A squared distance is summed from differences: its error
+    is relative to itself.
+    """
     if space == "l2":
-        return 0.0  # summed from differences: the error is relative to the key
-    return 2e-6 if space == "cosine" else 2e-6 * float(np.linalg.norm(query.astype(np.float64)))
+        return 0.0
+    length = 1.0 if space == "cosine" else float(np.linalg.norm(query.astype(np.float64)))
+    return 1e-7 * (8.0 + float(np.sqrt(len(query)))) * length * longest
 
 
-def final_distances(space: str, query: Floats, vectors: Floats) -> Doubles:
-    """Distances of shape (n,) between a raw query (dim,) and raw vectors (n, dim), computed in float64.
+def final_order(space: str, query: Floats, vectors: Floats) -> Doubles:
+    """What answers are ordered by, smaller is better: shape (n,), between a raw query (dim,) and raw vectors (n, dim),
+    computed in float64.
 
-    cosine: 1 - cos, within [0, 2]; l2: squared Euclidean; ip: 1 - dot product, which may be negative.
+    cosine: 1 - cos, within [0, 2]; l2: squared Euclidean distance; ip: minus the dot product. (Its distance is
+    1 - dot product, as hnswlib has it, but small products lose their digits in that difference.)
     """
     q = query.astype(np.float64)
     wide = vectors.astype(np.float64)
@@ -98,16 +106,21 @@ def final_distances(space: str, query: Floats, vectors: Floats) -> Doubles:
         squared: Doubles = np.einsum("ij,ij->i", wide, wide)
         return squared
     dots: Doubles = np.einsum("ij,j->i", wide, q)
-    if space == "cosine":
-        # The squared norms go under one root: each is below 1e37, so the product stays finite.
-        dots /= np.sqrt(np.einsum("ij,ij->i", wide, wide) * (q @ q))
+    if space == "ip":
+        return np.negative(dots, out=dots)
+    # The squared norms go under one root: each is below 1e37, so the product stays finite.
+    dots /= np.sqrt(np.einsum("ij,ij->i", wide, wide) * (q @ q))
     distances: Doubles = np.subtract(1.0, dots, out=dots)
-    if space == "cosine":
-        np.maximum(distances, 0.0, out=distances)
-        np.minimum(distances, 2.0, out=distances)
+    np.maximum(distances, 0.0, out=distances)
+    np.minimum(distances, 2.0, out=distances)
     return distances
 
 
-def score_of(space: str, distance: float) -> float:
-    """The score, larger is better, of a final distance: cosine, minus squared distance, or dot product."""
-    return -distance if space == "l2" else 1.0 - distance
+def score_of(space: str, order: float) -> float:
+    """The score, larger is better, of a final order: cosine, minus squared distance, or dot product."""
+    return 1.0 - order if space == "cosine" else -order
+
+
+def distance_of(space: str, order: float) -> float:
+    """The distance, smaller is better, of a final order."""
+    return 1.0 + order if space == "ip" else order

@@ -15,6 +15,7 @@ import numpy as np
 from nopokedb.embedded.search.exact import Floats
 from nopokedb.embedded.search.options import BuildOptions, Stopped
 
+NEEDS_HOLDOUT = True
 _CHUNK_ROWS = 4_096
 """Rows between two looks at whether to stop: about a second."""
 

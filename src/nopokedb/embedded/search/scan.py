@@ -16,6 +16,7 @@ import numpy as np
 from nopokedb.embedded.search.exact import Floats
 from nopokedb.embedded.search.options import BuildOptions
 
+NEEDS_HOLDOUT = False
 MIN_DIM = 4
 MAX_DIM = 4_096
 _TRAINING_ROWS = 8_192

@@ -54,6 +54,8 @@ class Manifest:
     """One state of the folder. Counts and the live set are those of `checkpoint_lsn`."""
 
     settings: Settings
+    identity: int = 0
+    """A random number given at creation: another collection in the same folder is another one."""
     generation: int = 1
     checkpoint_lsn: int = 0
     label_count: int = 0
@@ -76,7 +78,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / NAME
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         outer = orjson.loads(data)

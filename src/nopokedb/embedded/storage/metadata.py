@@ -4,10 +4,10 @@
     texts(label PRIMARY KEY, text, crc)                                   only of records that have a text
     state(key PRIMARY KEY, value)                                         applied_lsn
 
-Rows are only ever added: a label never changes its meaning, so what was read once stays right. Commits are not
-synced (the operation log has the batches); `checkpoint` makes them durable. A CRC-32C in each row covers what
-SQLite itself does not check. The `id` column has no type, so ints sort before strs and strs by their UTF-8
-bytes, which is the order of ids.
+Rows are only ever added (`forget` removes such as nobody has seen): a label never changes its meaning, so what was
+read once stays right. Commits are not synced (the operation log has the batches); `checkpoint` makes them durable. A
+CRC-32C in each row covers what SQLite itself does not check. The `id` column has no type, so ints sort before strs and
+strs by their UTF-8 bytes, which is the order of ids.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import pytest
 from crash_writer import DIM, vector_of
 
 from nopokedb import NoPokeDB
+from nopokedb.embedded.storage import oplog
 
 ROUNDS = int(os.environ.get("NOPOKEDB_CRASH_ROUNDS", "50"))
 WRITER = Path(__file__).with_name("crash_writer.py")
@@ -156,9 +157,10 @@ def image_of_running(tmp_path: Path) -> tuple[Path, NoPokeDB]:
     return target, db
 
 
-def test_the_log_cut_at_every_byte_keeps_whole_batches(tmp_path: Path) -> None:
+def test_the_log_cut_at_every_byte_keeps_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the last sync missing, the log may end anywhere: opening yields whole batches, never part of one. The
     stores hold all batches, which the log does not know then: they are not believed."""
+    monkeypatch.setattr(oplog, "_AHEAD_BYTES", 0)
     image, db = image_of_running(tmp_path)
     db.close()
     log = max((image / "oplog").iterdir())
@@ -188,9 +190,12 @@ def test_the_log_cut_at_every_byte_keeps_whole_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [[1], [0], [0, 2], [2], [1, 2], [0, 1, 2]])
-def test_frames_lost_out_of_order_in_an_unsynced_tail(tmp_path: Path, lost: list[int]) -> None:
+def test_frames_lost_out_of_order_in_an_unsynced_tail(
+    tmp_path: Path, lost: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With durability="os" several frames wait for the disk, which may write them in any order: after a power cut the
     batches before the first missing one are there, none behind it."""
+    monkeypatch.setattr(oplog, "_AHEAD_BYTES", 0)
     db = NoPokeDB(dim=DIM, path=tmp_path / "db", durability="os")
     ends = []
     log = max((tmp_path / "db" / "oplog").iterdir())
@@ -209,7 +214,8 @@ def test_frames_lost_out_of_order_in_an_unsynced_tail(tmp_path: Path, lost: list
     with NoPokeDB(path=image) as again:
         kept = min(lost)
         assert [r.id for r in again.scan()] == [10 * n + i for n in range(kept) for i in range(4)]
-        assert any("dropped" in note for note in again.stats().notes)
+        # Zeros at the very end cannot be told from room written ahead; the metadata tell that batches are missing.
+        assert (lost[-1] == 2 and lost == list(range(lost[0], 3))) or any("dropped" in n for n in again.stats().notes)
         assert any("durability='os'" in note for note in again.stats().notes)
         # Labels and ids of the lost batches are not used again, and the folder goes on as any other.
         assert again.add(vector_of(7, 7)) is not None

@@ -214,8 +214,13 @@ def id_order(id_: Id) -> tuple[int, int | bytes]:
 # --- vectors ----------------------------------------------------------------------------------------------
 
 
+_FLOAT32 = np.dtype("<f4")
+
+
 def _to_float32(values: object) -> Vectors:
     """The array of float32, converted once. Precision may be lost; a value that overflows becomes Inf."""
+    if type(values) is np.ndarray and values.dtype == _FLOAT32 and values.flags.c_contiguous:
+        return values
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, OverflowError) as error:

@@ -8,6 +8,7 @@ query -> snapshot -> per segment and tail the cheapest way that reaches the reca
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -21,20 +22,20 @@ import numpy.typing as npt
 from nopokedb.embedded.search.exact import (
     Floats,
     Rows,
-    distance_of,
     final_order,
     keys_by_rows,
     keys_of_range,
     nearest,
     prepare_queries,
     rounding_slack,
-    score_of,
+    scores_and_distances,
 )
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.metadata import MetadataReader, Stored
 from nopokedb.errors import CorruptionError
-from nopokedb.records import Hit, Id, Part, Record, decode_metadata, id_order
+from nopokedb.records import Hit, Id, Part, Record, id_order
+from nopokedb.records import decode_metadata as decode
 
 _EXACT_ROWS = 2_048
 """As few live rows as this are compared exactly in less time than an index takes (0.05 ms)."""
@@ -175,7 +176,7 @@ class ReadPath:
                 break
             length = min(2 * length, live)
         short = min(k, live)
-        whole = bool(np.isfinite(found_keys.max()))  # a missing row has the key +Inf
+        whole = math.isfinite(found_keys.max())  # a missing row has the key +Inf
         for at in range(len(prepared)):
             if whole:
                 keys[at].append(found_keys[at])
@@ -257,23 +258,24 @@ class ReadPath:
             order = order[places]
         count = min(k, len(ordered))
         if max_distance is not None:
-            count = sum(distance_of(space, value) <= max_distance for value in ordered[:count])
-        for item, row in zip(stored, rows[order].tolist(), strict=True):
-            if item.row != row:
-                raise CorruptionError(
-                    f"label {item.label} belongs to row {item.row}, not {row}: {self._labels_file}",
-                    file=self._labels_file,
-                )
+            _, ranges = scores_and_distances(space, ordered[:count])
+            count = sum(distance <= max_distance for distance in ranges)
+        if [item.row for item in stored] != rows[order].tolist():
+            raise CorruptionError(f"a label names another row: {self._labels_file}", file=self._labels_file)
+        scores, ranges = scores_and_distances(space, ordered[:count])
+        if include == ("metadata",):  # nearly every call; the loop below costs twice as much
+            return [
+                Hit(id=item.id, metadata=decode(item.metadata), score=score, distance=distance)
+                for item, score, distance in zip(stored, scores, ranges, strict=False)
+            ]
         texts = self.reader.texts(stored[:count]) if "text" in include else {}
-        with_metadata = "metadata" in include
         hits = []
         for at in range(count):
-            item, value = stored[at], ordered[at]
+            item = stored[at]
             hit = Hit(id=item.id)
-            if with_metadata:
-                hit["metadata"] = decode_metadata(item.metadata)
-            hit["score"] = score_of(space, value)
-            hit["distance"] = distance_of(space, value)
+            if "metadata" in include:
+                hit["metadata"] = decode(item.metadata)
+            hit["score"], hit["distance"] = scores[at], ranges[at]
             if "text" in include:
                 hit["text"] = texts.get(item.label)
             if "vector" in include:
@@ -333,7 +335,7 @@ class ReadPath:
         return [
             Record(
                 item.id,
-                decode_metadata(item.metadata) if "metadata" in include else None,
+                decode(item.metadata) if "metadata" in include else None,
                 None if vectors is None else vectors[at],
                 texts.get(item.label),
             )

@@ -48,6 +48,8 @@ class Snapshot:
     def labels_of(self, rows: npt.NDArray[np.int64]) -> list[int]:
         """The labels that own these live rows in this snapshot."""
         found: list[int] = self.row_labels[rows].tolist()
+        if not found or max(found) < self.label_count:
+            return found
         for at, label in enumerate(found):
             while label >= self.label_count:  # a later metadata update shares the row: step back to our version
                 label = int(self.labels.view(label + 1)["previous"][label])

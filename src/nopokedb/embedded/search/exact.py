@@ -8,6 +8,7 @@ to the last bit wherever they are stored.
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import faiss
@@ -26,9 +27,15 @@ def prepare_queries(space: str, queries: Floats) -> Floats:
     """The queries as keys want them: of unit length under cosine, as given otherwise."""
     if space != "cosine":
         return queries
-    wide = queries.astype(np.float64)
-    wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
-    return wide.astype(np.float32)
+    if len(queries) == 1:  # the same, without the cost of a general product
+        wide = queries.astype(np.float64)
+        return np.multiply(wide, 1.0 / math.sqrt(float(wide[0] @ wide[0]))).astype(np.float32)
+    out = np.empty(queries.shape, np.float32)
+    for start in range(0, len(queries), 1024):  # blocks that stay in the cache once widened
+        wide = queries[start : start + 1024].astype(np.float64)
+        wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+        out[start : start + 1024] = wide
+    return out
 
 
 def keys_by_rows(space: str, queries: Floats, vectors: Floats, norms: Doubles, rows: Rows) -> Floats:
@@ -73,7 +80,7 @@ def keys_of_range(space: str, query: Floats, vectors: Floats, norms: Doubles, st
 def nearest(keys: Floats, rows: Rows, k: int, slack: float) -> Rows:
     """The rows of the k smallest keys, and of all others that float32 cannot tell from the k-th."""
     if len(keys) > k:
-        limit = np.partition(keys, k - 1)[k - 1]
+        limit = float(np.partition(keys, k - 1)[k - 1])
         rows = rows[keys <= limit + (abs(limit) * 1e-6 + slack)]
     return rows
 
@@ -116,11 +123,10 @@ def final_order(space: str, query: Floats, vectors: Floats) -> Doubles:
     return distances
 
 
-def score_of(space: str, order: float) -> float:
-    """The score, larger is better, of a final order: cosine, minus squared distance, or dot product."""
-    return 1.0 - order if space == "cosine" else -order
-
-
-def distance_of(space: str, order: float) -> float:
-    """The distance, smaller is better, of a final order."""
-    return 1.0 + order if space == "ip" else order
+def scores_and_distances(space: str, order: list[float]) -> tuple[list[float], list[float]]:
+    """What a user sees of final orders: scores, larger is better (cosine, minus squared distance, dot product), and
+    distances, smaller is better (1 - cosine, squared distance, 1 - dot product)."""
+    if space == "cosine":
+        return [1.0 - value for value in order], order
+    negated = [-value for value in order]
+    return negated, order if space == "l2" else [1.0 + value for value in order]

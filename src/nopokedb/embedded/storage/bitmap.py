@@ -38,20 +38,17 @@ class Bitmap:
         for values, member in ((add, True), (remove, False)):
             if not len(values):
                 continue
-            for at in np.unique(values >> 16).tolist():
+            places = values >> 16
+            for at in [int(places[0])] if len(values) == 1 else np.unique(places).tolist():
                 while len(chunks) <= at:
                     chunks.append(np.zeros(_CHUNK_BYTES, np.uint8))
                 chunk = chunks[at]
                 if at < len(self.chunks) and chunk is self.chunks[at]:
                     chunk = chunks[at] = chunk.copy()
-                inside = values[values >> 16 == at] & 0xFFFF
-                before = int(np.bitwise_count(chunk).sum())
-                bits = (1 << (inside & 7)).astype(np.uint8)
-                if member:
-                    np.bitwise_or.at(chunk, inside >> 3, bits)
+                if len(values) == 1:
+                    count += _set_one(chunk, int(values[0]) & 0xFFFF, member)
                 else:
-                    np.bitwise_and.at(chunk, inside >> 3, ~bits)
-                count += int(np.bitwise_count(chunk).sum()) - before
+                    count += _set_many(chunk, values[places == at] & 0xFFFF, member)
         return Bitmap(tuple(chunks), count)
 
     def slice(self, start: int, stop: int) -> Bytes:
@@ -90,3 +87,23 @@ class Bitmap:
     def of(cls, values: Iterable[int]) -> Bitmap:
         """The set of these integers."""
         return cls().changed(np.fromiter(values, np.int64), np.empty(0, np.int64))
+
+
+def _set_one(chunk: Bytes, value: int, member: bool) -> int:
+    """Set or clear one bit; how much the number of members changes."""
+    byte, mask = int(chunk[value >> 3]), 1 << (value & 7)
+    if bool(byte & mask) == member:
+        return 0
+    chunk[value >> 3] = byte ^ mask
+    return 1 if member else -1
+
+
+def _set_many(chunk: Bytes, values: npt.NDArray[np.int64], member: bool) -> int:
+    """Set or clear bits; how much the number of members changes."""
+    before = int(np.bitwise_count(chunk).sum())
+    bits = (1 << (values & 7)).astype(np.uint8)
+    if member:
+        np.bitwise_or.at(chunk, values >> 3, bits)
+    else:
+        np.bitwise_and.at(chunk, values >> 3, ~bits)
+    return int(np.bitwise_count(chunk).sum()) - before

@@ -31,6 +31,9 @@ Frame, 56 bytes and its payload:
     52  u32 zero
     56  payload (frames.py)
 
+A file may end in zeros: room that was written ahead of small frames, because a sync that does not have to record a
+new file size is cheaper (by a third to a half on ext4).
+
 Reading after a stop. Several frames may have been unsynced at once, and a disk may persist them in any order.
 So damage at lsn N is the end of the log, unless the file's header or a later valid frame says that N was durable:
 then it is corruption. A file is synced in full before the next one is created, so damage in any but the last
@@ -71,6 +74,10 @@ _VERSION = 1
 _BASE = 1
 _UNSYNCED = 2
 _MAX_PAYLOAD = 2**32
+_AHEAD_BYTES = 512 * 1024
+"""Room written ahead of small frames."""
+_SMALL_BYTES = 64 * 1024
+"""Larger frames come with their own room: zeros before them would only be written twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +127,21 @@ class OplogWriter:
             raise
         self.number, self.path, self.size = number, path, len(header)
         self._salt, self._chain = salt, 0
+        self._written = len(header)
         return descriptor
 
     def append(self, payload: bytes) -> int:
         """Write one frame behind the last; its lsn. It is durable only after `sync`."""
         lsn = self.next_lsn
         header = _frame_header(self._salt, lsn, self.synced_lsn, payload, self._chain)
-        write_at(self._descriptor, header + payload, self.size)
+        end = self.size + len(header) + len(payload)
+        room = b""
+        if end > self._written and end - self.size <= _SMALL_BYTES:
+            room = bytes(_AHEAD_BYTES)
+        write_at(self._descriptor, header + payload + room, self.size)
         self._chain = _FRAME_CRC.unpack_from(header, _FRAME.size)[0]
-        self.size += len(header) + len(payload)
+        self._written = max(self._written, end + len(room))
+        self.size = end
         self.next_lsn = lsn + 1
         return lsn
 
@@ -293,7 +306,7 @@ def _read_frames(path: Path, data: bytes, salt: int) -> tuple[list[Entry], int |
     while offset < len(data):
         frame = _read_frame(path, data, offset)
         if frame is None or frame[1:3] != (salt, chain):
-            return entries, offset
+            return entries, None if data.count(0, offset) == len(data) - offset else offset
         entry, _, _, chain = frame
         if entries and entry.lsn != entries[-1].lsn + 1:
             return entries, offset

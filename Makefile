@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine with Python >= 3.11: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint format system-deps bench-seed bench-smoke crash clean
+
+help:
+	@echo "make demo        install into .venv and search Python's own docstrings"
+	@echo "make test        install what the tests need, lint, type check, run all tests"
+	@echo "make lint        style and types only"
+	@echo "make crash       the kill -9 test, 1,000 rounds"
+	@echo "make bench-seed  the benchmark table of README.md (about ten minutes, an idle machine)"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras: installed again when pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
+	@touch $@
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python examples/ask_stdlib.py
+
+# Nothing of the system is needed so far beyond Python and make.
+system-deps:
+	@echo "nothing to install"
+
+test: system-deps $(VENV)/.installed-test lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+crash: $(VENV)/.installed-test
+	NOPOKEDB_CRASH_ROUNDS=1000 $(BIN)/python -m pytest tests/test_crash.py
+
+bench-seed: $(VENV)/.installed-bench
+	$(BIN)/python -m bench.seed --fresh
+
+bench-smoke: $(VENV)/.installed-bench
+	$(BIN)/python -m bench.seed --quick
+
+clean:
+	rm -rf $(VENV) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

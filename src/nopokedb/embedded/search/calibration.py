@@ -1,12 +1,14 @@
 """How many candidates an index needs: measured against exact search when a segment is sealed.
 
-The queries of a scan are rows of the segment, themselves excluded from the answers, and points between a row and
-one of its neighbours. A graph looks better from its own nodes than from elsewhere (by 6 percentage points in one
-measurement), so its queries are rows that it does not contain yet. All distances are computed in float64: float32
-cannot tell near-duplicates apart, and would count what it cannot tell as found.
+Three groups of queries, because what users ask is not what is stored: rows of the segment (themselves excluded from
+the answers), points between a row and one of its neighbours, and points halfway between unrelated rows, which are as
+far from everything as a question is from the documents that answer it. A graph looks better from its own nodes than
+from elsewhere (by 6 percentage points in one measurement), so its queries are made of rows that it does not contain
+yet. All distances are computed in float64: float32 cannot tell near-duplicates apart, and would count what it cannot
+tell as found.
 
-An index is accepted with the shortest candidate list whose recall reaches the promise with 99 % confidence; one
-that has no such list is refused.
+An index is accepted with the shortest candidate list whose recall reaches the promise with 98 % confidence in every
+group; one that has no such list is refused.
 """
 
 from __future__ import annotations
@@ -21,12 +23,19 @@ from nopokedb.embedded.search.segments import Segment
 
 GOAL = 0.99
 """Mean recall to reach with confidence."""
-_CONFIDENCE = 2.33
-"""Standard errors below the mean: the lower bound that holds in 99 of 100 cases."""
+_CONFIDENCE = 2.0
+"""Standard errors below the mean: the lower bound that holds in 98 of 100 cases."""
 WORST_DECILE_GOAL = 0.9
 """Recall of the query that only a tenth of the queries do worse than."""
-SAMPLE = 256
-_LADDER = (16, 24, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600, 2048)
+SAMPLE = 200
+"""Queries of each group."""
+_LADDER = (
+    *(64, 72, 80, 90, 100, 112, 128, 144, 160, 180, 200, 225, 256, 288, 320, 360, 400, 450),
+    *(512, 640, 800, 1024, 1280, 1600, 2048),
+)
+"""Lengths to try. Shorter ones save next to nothing (a scan's cost is the scan) and leave no margin for queries that
+are unlike the rows: for sentences asked of docstrings a list that was just enough for the rows themselves found
+0.979, one of 40 found 0.9995."""
 _SEED = 1_966
 _BLOCK_ROWS = 4_096
 
@@ -39,6 +48,8 @@ class Truth:
     prepared: Floats
     selves: npt.NDArray[np.int64]
     """The row that a query is a copy of, -1 if none: never counted as an answer."""
+    groups: npt.NDArray[np.int64]
+    """Number of the group that each query belongs to."""
     distances: Doubles
     """Shape (queries, up to 100)."""
 
@@ -46,29 +57,46 @@ class Truth:
 def truth_of_rows(space: str, vectors: Floats, live: Rows) -> Truth:
     """Queries sampled from these live rows, and points between them."""
     random = np.random.default_rng(_SEED)
-    selves = random.choice(live, min(SAMPLE, len(live)), replace=False).astype(np.int64)
-    raw = vectors[selves].astype(np.float32)
-    half = len(selves) // 2
-    _, near = _nearest(space, raw[half:], vectors, live, min(8, len(live)))
-    raw[half:] = (raw[half:] + vectors[near[:, -1]]) / 2
-    if space == "cosine":  # opposite vectors meet in zero
-        lengths = np.einsum("ij,ij->i", raw, raw, dtype=np.float64)
-        raw[lengths < 1e-28] = vectors[selves[lengths < 1e-28]]
-    selves[half:] = -1
-    return _truth(space, raw, selves, vectors, live)
+    chosen = random.choice(live, min(3 * SAMPLE, len(live)), replace=False).astype(np.int64)
+    rows, near, far = np.array_split(chosen, 3)
+    _, neighbours = _nearest(space, vectors[near], vectors, live, min(8, len(live)))
+    raw = np.concatenate(
+        [vectors[rows], _between(vectors[near], vectors[neighbours[:, -1]]), _between(vectors[far], vectors[far[::-1]])]
+    )
+    selves = np.concatenate([rows, np.full(len(near) + len(far), -1)])
+    groups = np.repeat([0, 1, 2], [len(rows), len(near), len(far)])
+    return _truth(space, raw, selves, groups, vectors, live)
 
 
 def truth_of_held_out(space: str, vectors: Floats, live: Rows, held_out: Rows) -> Truth:
-    """The held-out rows as queries, the other live rows as their neighbours."""
+    """The held-out rows and points between them as queries, the other live rows as their neighbours."""
     others = np.setdiff1d(live, held_out)
-    return _truth(space, vectors[held_out].astype(np.float32), np.full(len(held_out), -1), vectors, others)
+    shuffled = np.random.default_rng(_SEED).permutation(held_out)
+    raw = np.concatenate([vectors[shuffled], _between(vectors[shuffled], vectors[shuffled[::-1]])])
+    groups = np.repeat([0, 1], len(shuffled))
+    return _truth(space, raw, np.full(len(raw), -1), groups, vectors, others)
 
 
-def _truth(space: str, raw: Floats, selves: npt.NDArray[np.int64], vectors: Floats, live: Rows) -> Truth:
+def _between(a: Floats, b: Floats) -> Floats:
+    """Points halfway between each two vectors; the first where they cancel out."""
+    middle: Floats = np.multiply(a + b, np.float32(0.5))
+    lost = np.einsum("ij,ij->i", middle, middle, dtype=np.float64) < 1e-28
+    middle[lost] = a[lost]
+    return middle
+
+
+def _truth(
+    space: str,
+    raw: Floats,
+    selves: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    vectors: Floats,
+    live: Rows,
+) -> Truth:
     distances, rows = _nearest(space, raw, vectors, live, min(101, len(live)))
     distances[rows == selves[:, None]] = np.inf
     distances.sort(axis=1)
-    return Truth(raw, prepare_queries(space, raw), selves, distances[:, :100])
+    return Truth(raw, prepare_queries(space, raw), selves, groups, distances[:, :100])
 
 
 def _nearest(space: str, raw: Floats, vectors: Floats, live: Rows, depth: int) -> tuple[Doubles, Rows]:
@@ -111,8 +139,8 @@ def calibrate(segment: Segment, truth: Truth, space: str, vectors: Floats, bits:
         distances = _found(segment, truth, space, vectors, bits, ef)
         for k in wanted:
             recall = _recall(distances, truth.distances, k)
-            bound = recall.mean() - _CONFIDENCE * recall.std() / np.sqrt(len(recall))
-            if bound >= GOAL and np.quantile(recall, 0.1) >= WORST_DECILE_GOAL:
+            worst = min(_lower_bound(recall[truth.groups == group]) for group in np.unique(truth.groups))
+            if worst >= GOAL and np.quantile(recall, 0.1) >= WORST_DECILE_GOAL:
                 reached[k] = ef
                 if k == 10:
                     segment.recall = float(recall.mean())
@@ -138,6 +166,11 @@ def _found(
         distances[at, there] = final_order(space, query, vectors[rows[at][there]])
     distances.sort(axis=1)
     return distances
+
+
+def _lower_bound(recall: Doubles) -> float:
+    """What the mean recall is at least, with confidence."""
+    return float(recall.mean() - _CONFIDENCE * recall.std() / np.sqrt(len(recall)))
 
 
 def _recall(found: Doubles, truth: Doubles, k: int) -> Doubles:

@@ -1,0 +1,217 @@
+"""The rules of the house, checked: imports, names, documents, what is never used."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import nopokedb
+from nopokedb import distribution
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "nopokedb"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports, wherever the statement stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+FORBIDDEN = [
+    # (importer, imported, why)
+    ("nopokedb.embedded.storage", "nopokedb.embedded.search", "what is true does not know what is derived"),
+    ("nopokedb.embedded.search", "nopokedb.embedded.storage", "what is derived does not know where it is kept"),
+    ("nopokedb.embedded.storage", "nopokedb.embedded.engine", "the engine joins the parts, not they it"),
+    ("nopokedb.embedded.search", "nopokedb.embedded.engine", "the engine joins the parts, not they it"),
+    ("nopokedb.embedded", "nopokedb.database", "engines stand below the class that checks"),
+    ("nopokedb.embedded", "nopokedb.asynchronous", "engines stand below the class that checks"),
+    ("nopokedb.embedded", "nopokedb.intake", "arguments are checked above the engine"),
+    ("nopokedb.records", "nopokedb.embedded", "what a record is does not depend on an engine"),
+    ("nopokedb.errors", "nopokedb.", "errors stand alone"),
+    ("nopokedb", "bench", "the package stands alone"),
+    ("nopokedb", "pickle", "stored bytes are never executed"),
+    ("nopokedb", "marshal", "stored bytes are never executed"),
+    ("nopokedb", "urllib.request", "nothing is fetched"),
+    ("nopokedb", "socket", "nothing is fetched"),
+]
+
+
+@pytest.mark.parametrize(("importer", "imported", "why"), FORBIDDEN)
+def test_import_directions(importer: str, imported: str, why: str) -> None:
+    """Each concern has one room, and doors open one way only."""
+    for path in MODULES:
+        if (name_of(path) + ".").startswith(importer + "."):
+            wrong = {name for name in imports_of(path) if (name + ".").startswith(imported.rstrip(".") + ".")}
+            assert not wrong, f"{name_of(path)} imports {sorted(wrong)}: {why}"
+
+
+def test_public_names() -> None:
+    """`__all__` is what the package offers: sorted, real, documented, and nothing public besides."""
+    names = nopokedb.__all__
+    assert names == sorted(names)
+    for name in names:
+        assert getattr(nopokedb, name).__doc__, f"{name} has no docstring"
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(names)
+
+
+def test_public_methods_are_documented() -> None:
+    """Every public method says what it does."""
+    for cls in (nopokedb.NoPokeDB, nopokedb.AsyncNoPokeDB, nopokedb.Batch):
+        for name, member in vars(cls).items():
+            if not name.startswith("_") and callable(member):
+                assert member.__doc__, f"{cls.__name__}.{name}"
+
+
+def test_versions_agree() -> None:
+    """pyproject.toml and the package name one version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == nopokedb.__version__ == "1.0.0.dev0"
+
+
+def test_every_dependency_has_a_reason() -> None:
+    """Each run-time dependency stands on its own line with the reason beside it."""
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text[text.index("dependencies = [") : text.index("]", text.index("dependencies = ["))]
+    lines = [line for line in block.splitlines()[1:] if line.strip()]
+    assert lines and all("#" in line for line in lines)
+
+
+def test_no_dangerous_calls() -> None:
+    """No eval, no exec, no pickled arrays, no blanket except that goes on without a stated reason."""
+    for path in MODULES:
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec", "compile"), path
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant) and node.value.value is False, path
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{path}:{node.lineno}: bare except"
+
+
+def test_files_stay_small() -> None:
+    """A file over 500 lines needs another cut."""
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= 500, path
+
+
+def test_importing_is_light() -> None:
+    """`import nopokedb` loads no native library but NumPy's."""
+    code = "import sys, nopokedb; print([m for m in ('faiss', 'apsw', 'tqdm') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+# --- documents ----------------------------------------------------------------------------------------------
+
+
+def test_the_architecture_names_every_module() -> None:
+    """Nobody has to guess what a file is for."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for path in MODULES:
+        if path.name != "__init__.py":
+            assert path.name in text, f"ARCHITECTURE.md does not mention {path.relative_to(PACKAGE)}"
+
+
+def test_the_readme_names_every_public_method_and_error() -> None:
+    """What can be called is found on the first page."""
+    text = (ROOT / "README.md").read_text()
+    for name, member in vars(nopokedb.NoPokeDB).items():
+        if not name.startswith("_") and callable(member):
+            assert re.search(rf"`{name}\b", text), f"README.md does not mention {name}"
+
+
+def test_the_changelog_has_an_unreleased_part() -> None:
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_documents_link_to_files_that_exist() -> None:
+    """No dead links between the documents."""
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def python_blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.S)
+
+
+def test_the_readme_code_runs(tmp_path: Path) -> None:
+    """Every Python block of the README runs, one after the other, in an empty folder, and its assertions hold."""
+    blocks = python_blocks(ROOT / "README.md")
+    assert len(blocks) >= 3
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks))
+    run = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "'score':" in run.stdout
+
+
+def test_the_readme_names_the_commands() -> None:
+    """The two commands, and how to install from a clone as every message says it."""
+    text = (ROOT / "README.md").read_text()
+    assert "make demo" in text and "make test" in text
+    assert distribution.install_hint() in text
+    assert distribution.install_hint("progress") in text
+    targets = set(re.findall(r"`make ([a-z-]+)`", text))
+    makefile = (ROOT / "Makefile").read_text()
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M), f"README.md names make {target}"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for path in [*MODULES, *(ROOT / "examples").glob("*.py")]:
+        for extra in re.findall(r"install_hint\(\"([a-z]+)\"\)", path.read_text()):
+            assert extra in extras, f"{path.name} asks for the extra {extra}"
+
+
+def test_the_wheel_installs_and_works(tmp_path: Path) -> None:
+    """A wheel built from the tree installs what is needed, carries its types, and works away from the tree. The
+    environment sees the installed dependencies; only the package itself is installed into it."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("nopokedb-1.0.0.dev0-*.whl")
+    target = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)],
+        check=True,
+        capture_output=True,
+    )
+    assert (target / "nopokedb" / "py.typed").exists()
+    code = (
+        "import nopokedb, pathlib, sys; assert pathlib.Path(nopokedb.__file__).is_relative_to(sys.argv[1]);"
+        "db = nopokedb.NoPokeDB(dim=2, path='db'); db.add([1, 2], {'a': 1}); print(db.query([1, 2]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(target)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(target), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "'metadata': {'a': 1}" in run.stdout

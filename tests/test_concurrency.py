@@ -16,11 +16,13 @@ import pytest
 
 from nopokedb import (
     ClosedError,
+    CollectionNotFoundError,
     DatabaseLockedError,
     ForkedHandleError,
     NeedsRecoveryError,
     NoPokeDB,
     ReadOnlyError,
+    drop_collection,
 )
 from nopokedb.embedded import upkeep
 
@@ -389,6 +391,26 @@ def test_a_reader_that_was_alone_notices_a_writer(open_db: Callable[..., NoPokeD
             assert reader.get(7) == {"v": 1, "pad": "y" * 300} and reader.get(8) is None
         reader.refresh()
         assert reader.get(7) == {"v": 1, "pad": "y" * 300}
+
+
+def test_a_reader_notices_that_its_collection_was_dropped(open_db: Callable[..., NoPokeDB]) -> None:
+    """Another collection under the same name is not taken for the one that the handle was opened on."""
+    db = open_db(dim=DIM)
+    db.add(vector_of(0, 0), {"from": "the first"})
+    with NoPokeDB(path=db.path, read_only=True) as beside:
+        db.close()
+        with NoPokeDB(path=db.path, read_only=True) as alone:
+            assert beside.get(0) == alone.get(0) == {"from": "the first"}
+            drop_collection(Path(db.path).parent, Path(db.path).name)
+            with open_db(dim=DIM) as other:
+                other.add(vector_of(1, 0), {"from": "the second"})
+                for reader in (beside, alone):
+                    with pytest.raises(CollectionNotFoundError, match="dropped"):
+                        reader.get(0)
+                    with pytest.raises(CollectionNotFoundError, match="dropped"):
+                        reader.query(vector_of(0, 0))
+                    with pytest.raises(CollectionNotFoundError, match="dropped"):
+                        reader.refresh()
 
 
 def test_a_dirty_folder_needs_a_writer_first(tmp_path: Path) -> None:

@@ -66,9 +66,8 @@ class EmbeddedEngine:
             manifest = self._open_writer(settings, durability, max_memory)
         self.settings = manifest.settings
         self.dim, self.space = manifest.settings.dim, manifest.settings.space
-        self._cache_bytes = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
-        self._cached_identity = manifest.identity
-        self._cache = RecordCache(self._cache_bytes)
+        limit = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
+        self._cache = RecordCache(limit)
         self._attach(self._store())
         _engines.add(self)
         _opening.discard(self)
@@ -214,10 +213,6 @@ class EmbeddedEngine:
         """The read path on the stores that the follower has open now."""
         store = self._store()
         if self._reads.reader is not store.reader:
-            assert self._follower is not None
-            if self._follower.manifest.identity != self._cached_identity:  # dropped and created anew
-                self._cached_identity = self._follower.manifest.identity
-                self._cache = RecordCache(self._cache_bytes)
             self._attach(store)
         return self._reads
 

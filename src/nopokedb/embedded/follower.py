@@ -23,11 +23,11 @@ from nopokedb.embedded.recovery import decode_entries, require_collection
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.lock import SERVING, Published, ReaderLock, read_published
-from nopokedb.embedded.storage.manifest import Manifest
+from nopokedb.embedded.storage.manifest import Manifest, read_manifest
 from nopokedb.embedded.storage.oplog import read_log
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.upkeep import load_segments
-from nopokedb.errors import CorruptionError, NeedsRecoveryError, NoPokeError
+from nopokedb.errors import CollectionNotFoundError, CorruptionError, NeedsRecoveryError, NoPokeError
 
 _PATIENCE_S = 5.0
 """A writer may replace the manifest and drop files while we read them, or be just opening; then we start over."""
@@ -76,7 +76,8 @@ class Follower:
 
     def guarded(self, read: Callable[[], T]) -> T:
         """Run a read, again if the stores were exchanged under it: by a `refresh` in another thread, or because a
-        writer appeared beside an immutable SQLite, whose answers are worth nothing then, errors included."""
+        writer has come since they were opened. What an immutable SQLite said then is worth nothing, errors included,
+        and the folder may even hold another collection."""
         while True:
             state = self._state
             try:
@@ -85,15 +86,16 @@ class Follower:
                 if not self._exchanged(state):
                     raise
             else:
-                if not state.immutable or not self._exchanged(state):
+                if not self._exchanged(state):
                     return result
 
     def _exchanged(self, state: _State) -> bool:
         """Whether other stores than those of `state` are to be used now."""
-        if state.immutable and self._session() != _session_of(state.published):
+        published = read_published(self._folder / "LOCK")
+        if _session_of(published) != _session_of(state.published):
             with self._lock:
                 if self._state is state:
-                    self._reopen_shared()
+                    self._meet_writer(published)
         return self._state is not state
 
     def refresh(self) -> None:
@@ -104,6 +106,7 @@ class Follower:
             serving = published is not None and published.state == SERVING
             if serving and published == state.published:
                 return
+            self._check_identity()
             fresh = self._open()
             self._state = fresh
             state.store.close()
@@ -113,8 +116,13 @@ class Follower:
 
     # --- inside --------------------------------------------------------------------------------------------
 
-    def _session(self) -> int | None:
-        return _session_of(read_published(self._folder / "LOCK"))
+    def _check_identity(self) -> None:
+        """The folder still holds the collection that this handle was opened on."""
+        manifest = read_manifest(self._folder)
+        if manifest is None or manifest.identity != self._state.manifest.identity:
+            raise CollectionNotFoundError(
+                f"the collection in {self._folder} was dropped since this handle was opened; close it"
+            )
 
     def _open(self) -> _State:
         deadline = time.monotonic() + _PATIENCE_S
@@ -183,12 +191,16 @@ class Follower:
             )
         return load_segments(self._folder, manifest, snapshot, self._max_memory)
 
-    def _reopen_shared(self) -> None:
-        """Give up the immutable connection: a writer lives in the folder now. The snapshot stays what it was."""
+    def _meet_writer(self, published: Published | None) -> None:
+        """A writer has come: an immutable connection is given up for a shared one. The snapshot stays what it was."""
+        self._check_identity()
         state = self._state
+        if not state.immutable:
+            self._state = replace(state, published=published)
+            return
         store = Store(self._folder, state.manifest, writable=False)
         snapshot = replace(state.snapshot, labels=store.labels, _bits={})
-        self._state = replace(state, store=store, snapshot=snapshot, immutable=False)
+        self._state = replace(state, store=store, snapshot=snapshot, immutable=False, published=published)
         state.store.close()
 
 

@@ -94,9 +94,12 @@ def read_manifest(folder: Path) -> Manifest | None:
             f"expected a folder of format {FORMAT_VERSION} or older, got format {version} in {folder}; "
             "update nopokedb to open it"
         )
-    fields["settings"] = Settings(**fields["settings"])
-    fields["segments"] = tuple(SegmentFile(**segment) for segment in fields["segments"])
-    return Manifest(**fields)
+    try:
+        fields["settings"] = Settings(**fields["settings"])
+        fields["segments"] = tuple(SegmentFile(**segment) for segment in fields["segments"])
+        return Manifest(**fields)
+    except (TypeError, KeyError) as error:
+        raise CorruptionError(f"the manifest lacks or has unknown fields: {path} ({error})", file=str(path)) from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -115,6 +115,9 @@ def test_two_writers_and_four_readers(open_db: Callable[..., NoPokeDB], seed: in
 
     run_all(writers, *(lambda n=n: read(n) for n in range(4)))
     assert len(db) == sum(batch % 3 != 2 for batch in range(batches)) * size * 2
+    deadline = time.monotonic() + 60
+    while db.stats().checkpoint_lsn == 0 and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
     assert db.stats().checkpoint_lsn > 0
 
 

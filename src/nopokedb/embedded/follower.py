@@ -195,6 +195,8 @@ class Follower:
         """A writer has come: an immutable connection is given up for a shared one. The snapshot stays what it was."""
         self._check_identity()
         state = self._state
+        if published is not None:
+            published = replace(published, lsn=state.snapshot.lsn)  # that is how far this handle is, for `refresh`
         if not state.immutable:
             self._state = replace(state, published=published)
             return

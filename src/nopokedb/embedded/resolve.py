@@ -68,8 +68,11 @@ class _Draft:
     retired: list[int] = field(default_factory=list)
     vectors: list[Vectors] = field(default_factory=list)
     row_count: int = 0
+    several: bool = False
+    """The batch has more than one part, so that later ones must see earlier ones."""
     seen: dict[Id, Version | None] = field(default_factory=dict)
-    """Ids that this batch wrote (None: deleted), so that its later parts see its earlier ones."""
+    """Ids that earlier parts wrote (None: deleted)."""
+    deleted: list[Id] = field(default_factory=list)
 
 
 class Resolver:
@@ -86,12 +89,12 @@ class Resolver:
         position: Position,
         pending: Pending,
         snapshot: Snapshot,
-    ) -> tuple[Frame | None, list[list[Id] | int], dict[Id, Version | None]]:
-        """The frame (None if nothing would change), a result per write, and the ids' new versions."""
-        draft = _Draft(position.next_label, position.next_row, position.next_auto_id)
+    ) -> tuple[Frame | None, list[list[Id] | int], list[Id]]:
+        """The frame (None if nothing would change), a result per write, and the ids that it leaves deleted."""
+        draft = _Draft(position.next_label, position.next_row, position.next_auto_id, several=len(writes) > 1)
         results = [self._resolve_one(write, draft, pending, snapshot) for write in writes]
         if not draft.ids and not draft.retired:
-            return None, results, {}
+            return None, results, []
         if draft.first_label + len(draft.ids) >= MAX_ENTRIES or draft.first_row + draft.row_count >= MAX_ENTRIES:
             raise InvalidInputError(f"expected at most {MAX_ENTRIES} record versions in a collection")
         frame = Frame(
@@ -109,7 +112,7 @@ class Resolver:
         )
         text_bytes = sum(len(text.encode()) for text in draft.texts if text is not None)
         check_batch_bytes(frame.vectors.nbytes + sum(map(len, draft.metadatas)) + text_bytes)
-        return frame, results, draft.seen
+        return frame, results, draft.deleted
 
     def _resolve_one(self, write: Write, draft: _Draft, pending: Pending, snapshot: Snapshot) -> list[Id] | int:
         if write.kind == "add" and write.ids is None:
@@ -123,7 +126,9 @@ class Resolver:
             gone = [(id_, found) for id_, found in zip(ids, old, strict=True) if found is not None]
             for id_, found in gone:
                 draft.retired.append(found.label)
-                draft.seen[id_] = None
+                draft.deleted.append(id_)
+                if draft.several:
+                    draft.seen[id_] = None
             return len(gone)
         if write.kind == "add":
             for id_, version in zip(ids, old, strict=True):
@@ -170,7 +175,9 @@ class Resolver:
         draft.rows += rows
         draft.previous += previous
         draft.retired += [version.label for version in old if version is not None]
-        draft.seen.update(zip(ids, map(Version, labels, rows, metadatas, texts), strict=True))
+        if draft.several:
+            draft.seen.update(zip(ids, map(Version, labels, rows, metadatas, texts), strict=True))
+            draft.deleted = [id_ for id_ in draft.deleted if draft.seen[id_] is None]
         if write.ids is not None:
             highest = max((id_ for id_ in ids if isinstance(id_, int)), default=-1)
             draft.next_auto_id = max(draft.next_auto_id, highest + 1)
@@ -213,6 +220,16 @@ class Resolver:
                 if label is not None and label in snapshot.live:
                     found[at] = Version(label)
         return found
+
+
+def versions_of(frame: Frame, deleted: list[Id]) -> dict[Id, tuple[int, Version | None]]:
+    """What a frame that is not applied yet made of its ids."""
+    labels = range(frame.first_label, frame.first_label + frame.label_count)
+    versions = map(Version, labels, frame.rows.tolist(), frame.metadatas, frame.texts)
+    # An id that the batch wrote twice stands twice; its later version wins.
+    found: Pending = {id_: (frame.lsn, version) for id_, version in zip(frame.ids, versions, strict=True)}
+    found.update((id_, (frame.lsn, None)) for id_ in deleted)
+    return found
 
 
 def take_auto_ids(next_auto_id: int, count: int) -> tuple[range, int]:

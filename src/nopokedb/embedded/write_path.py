@@ -21,7 +21,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nopokedb.embedded.resolve import Pending, Position, Resolver, Version, take_auto_ids
+from nopokedb.embedded.resolve import Pending, Position, Resolver, take_auto_ids, versions_of
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.frames import Frame, encode_frame
 from nopokedb.embedded.storage.oplog import OplogWriter
@@ -54,8 +54,11 @@ class WritePath:
         self._on_publish = on_publish
         self._mutex = threading.RLock()  # guards the log's end, the position and the pending frames
         self._position = Position(snapshot.label_count, snapshot.row_count, snapshot.next_auto_id)
-        self._pending: list[Frame] = []
+        self._pending: list[tuple[Frame, list[Id]]] = []
+        """Frames in the log that are not applied yet, with the ids that each leaves deleted."""
         self._versions: Pending = {}
+        self._versions_lsn = 0
+        """Up to which frame `_versions` was filled: only when somebody has to look into pending frames."""
         self._shut = False
         self._turn = threading.Condition()  # guards leadership
         self._leader: int | None = None
@@ -69,9 +72,11 @@ class WritePath:
         try:
             with self._mutex:
                 self.check_usable()
-                pending_lsn = self._pending[-1].lsn if self._pending else 0
-                frame, results, versions = self._resolver.resolve(writes, self._position, self._versions, self.snapshot)
-                lsn = pending_lsn if frame is None else self._append(frame, versions)
+                pending_lsn = self._pending[-1][0].lsn if self._pending else 0
+                frame, results, deleted = self._resolver.resolve(
+                    writes, self._position, self._pending_versions(), self.snapshot
+                )
+                lsn = pending_lsn if frame is None else self._append(frame, deleted)
         except DuplicateIdError:
             self._commit(pending_lsn)  # what this answer rests on may not be durable yet
             raise
@@ -86,15 +91,22 @@ class WritePath:
             self._position = replace(self._position, next_auto_id=next_auto_id)
             return list(ids)
 
-    def _append(self, frame: Frame, versions: dict[Id, Version | None]) -> int:
+    def _pending_versions(self) -> Pending:
+        """Ids written by frames that are not applied yet. A single writer finds none and pays nothing."""
+        for frame, deleted in self._pending:
+            if frame.lsn > self._versions_lsn:
+                self._versions.update(versions_of(frame, deleted))
+                self._versions_lsn = frame.lsn
+        return self._versions
+
+    def _append(self, frame: Frame, deleted: list[Id]) -> int:
         payload = encode_frame(frame)
         try:
             lsn = self.log.append(payload)
             # From here on the frame's own bytes are what counts, whatever the caller does to the array.
             count, dim = frame.vectors.shape
             vectors = np.frombuffer(payload, "<f4", count * dim, len(payload) - 4 * count * dim)
-            self._pending.append(replace(frame, lsn=lsn, vectors=vectors.reshape(count, dim)))
-            self._versions.update((id_, (lsn, version)) for id_, version in versions.items())
+            self._pending.append((replace(frame, lsn=lsn, vectors=vectors.reshape(count, dim)), deleted))
             self._position = Position(
                 frame.first_label + frame.label_count, frame.first_row + count, frame.next_auto_id
             )
@@ -119,7 +131,7 @@ class WritePath:
         """As the leader: everything appended so far is served together."""
         try:
             with self._mutex:
-                frames = list(self._pending)
+                frames = [frame for frame, _ in self._pending]
             self._sync_and_apply(frames)
         except BaseException as error:
             self.failure = self.failure or error
@@ -159,7 +171,8 @@ class WritePath:
             del self._pending[: len(frames)]
             # Applied versions are found in the stores from now on.
             applied = frames[-1].lsn
-            self._versions = {id_: entry for id_, entry in self._versions.items() if entry[0] > applied}
+            if self._versions:
+                self._versions = {id_: entry for id_, entry in self._versions.items() if entry[0] > applied}
 
     # --- for the upkeep ----------------------------------------------------------------------------------
 
@@ -169,7 +182,7 @@ class WritePath:
         try:
             self._take_turn(None)
             with self._mutex:
-                self._sync_and_apply(list(self._pending))
+                self._sync_and_apply([frame for frame, _ in self._pending])
                 yield self.snapshot
         except BaseException as error:
             self.failure = self.failure or error
@@ -188,7 +201,7 @@ class WritePath:
             with self._mutex:
                 self._shut = True
                 if self.failure is None:
-                    self._sync_and_apply(list(self._pending))
+                    self._sync_and_apply([frame for frame, _ in self._pending])
         except BaseException as error:
             self.failure = self.failure or error
             raise

@@ -27,7 +27,7 @@ from nopokedb.embedded.store import Store
 from nopokedb.embedded.upkeep import Upkeep, load_segments
 from nopokedb.embedded.write_path import WritePath
 from nopokedb.engine import SegmentStats, Stats, Write
-from nopokedb.errors import ClosedError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
+from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
 from nopokedb.records import Hit, Id, Part, Record, Vectors
 
 _CACHE_BYTES = 64 * 2**20
@@ -69,6 +69,7 @@ class EmbeddedEngine:
         limit = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         self._cache = RecordCache(limit)
         self._attach(self._store())
+        self._warm()
         _engines.add(self)
         _opening.discard(self)
 
@@ -117,6 +118,16 @@ class EmbeddedEngine:
 
     def _attach(self, store: Store) -> None:
         self._reads = ReadPath(self.space, store.reader, str(store.vectors.path), str(store.labels.path), self._cache)
+
+    def _warm(self) -> None:
+        """Ask once, so that the first user's query does not pay for cold memory and unprepared statements. Only where
+        indexes are loaded: then a query touches little."""
+        snapshot = self.snapshot()
+        if snapshot.segments:
+            try:
+                self._reads.query(snapshot, snapshot.vectors[:1], 10, None, None, ("metadata",))
+            except CorruptionError as error:  # whoever asks for the damaged record will be told again
+                self._notes.append(str(error))
 
     def _published(self, snapshot: Snapshot) -> None:
         assert self._lock is not None
@@ -236,7 +247,7 @@ class EmbeddedEngine:
         sizes = _file_sizes(self.folder)
         log_bytes = sum(size for path, size in sizes.items() if path.parent.name == "oplog")
         index_bytes = sum(size for path, size in sizes.items() if path.parent.name == "index")
-        notes = self._follower.notes if self._follower is not None else (*self._notes, *self._upkeep.notes)
+        notes = (*self._notes, *(self._follower.notes if self._follower is not None else self._upkeep.notes))
         return Stats(
             path=str(self.folder),
             dim=self.dim,

@@ -21,7 +21,6 @@ import numpy as np
 from nopokedb.embedded.recovery import save_state
 from nopokedb.embedded.search import scan
 from nopokedb.embedded.search.calibration import SAMPLE, Truth, calibrate, truth_of_held_out, truth_of_rows
-from nopokedb.embedded.search.exact import keys_by_rows, prepare_queries
 from nopokedb.embedded.search.options import BuildOptions, Stopped
 from nopokedb.embedded.search.segments import Segment, build_segment, load_segment, needs_holdout
 from nopokedb.embedded.snapshot import Snapshot
@@ -323,18 +322,6 @@ class Upkeep:
             (folder / old.name).unlink(missing_ok=True)
 
 
-def warm(segment: Segment, snapshot: Snapshot, space: str) -> None:
-    """Ask the segment once, so that the first user's query does not pay for cold memory."""
-    query = prepare_queries(space, snapshot.vectors[segment.start : segment.start + 1])
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        rows = segment.search(query, segment.ef_at_10)
-        keys_by_rows(space, query, snapshot.vectors, snapshot.rows["norm"], rows)
-    finally:
-        faiss.omp_set_num_threads(threads)
-
-
 def fits_memory(limit: int | None, snapshot: Snapshot, segment: Segment) -> bool:
     """Whether the index may be resident under `max_memory`; its rows are searched exactly otherwise."""
     kept = [other for other in snapshot.segments if not segment.start <= other.start < segment.stop]
@@ -378,7 +365,6 @@ def load_segments(
             continue
         segment.ef_at_10, segment.ef_at_100, segment.recall = file.ef_at_10, file.ef_at_100, file.recall
         usable.append(file)
-        warm(segment, snapshot, manifest.settings.space)
         fits = fits and fits_memory(max_memory, snapshot, segment)
         if fits:
             snapshot = with_segment(snapshot, segment)

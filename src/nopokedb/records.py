@@ -264,6 +264,10 @@ def check_vectors(values: object, dim: int, space: str) -> Vectors:
 
 def squared_norms(vectors: Vectors) -> npt.NDArray[np.float64]:
     """Squared length of each row, summed in float64: NaN or Inf in a row shows in its result."""
+    if len(vectors) == 1:
+        wide = vectors.astype(np.float64)
+        single: npt.NDArray[np.float64] = np.einsum("ij,ij->i", wide, wide)
+        return single
     out = np.empty(len(vectors))
     for start in range(0, len(vectors), 1024):  # blocks that stay in the cache once widened
         wide = vectors[start : start + 1024].astype(np.float64)

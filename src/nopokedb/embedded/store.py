@@ -118,14 +118,15 @@ class Store:
             row_labels[frame.rows] = np.arange(
                 frame.first_label, frame.first_label + frame.label_count, dtype=np.uint32
             )
-        added = np.concatenate(
-            [np.arange(frame.first_label, frame.first_label + frame.label_count) for frame in frames]
-        ).astype(np.int64)
-        retired = np.concatenate([frame.retired for frame in frames]).astype(np.int64)
-        new_rows = np.concatenate([frame.rows for frame in frames]).astype(np.int64)
-        retired_rows = self._view(self.labels, label_count)["row"][retired].astype(np.int64)
-        # A retired label frees its row unless a newer label has taken the row over.
-        freed = retired_rows[row_labels[retired_rows] == retired]
+        added = _joined([np.arange(frame.first_label, frame.first_label + frame.label_count) for frame in frames])
+        retired = _joined([frame.retired for frame in frames])
+        new_rows = _joined([frame.rows for frame in frames])
+        labels = self._view(self.labels, label_count)
+        freed = retired
+        if len(retired):
+            retired_rows = labels["row"][retired].astype(np.int64)
+            # A retired label frees its row unless a newer label has taken the row over.
+            freed = retired_rows[row_labels[retired_rows] == retired]
         return self._snapshot(
             frames[-1].lsn,
             label_count,
@@ -185,6 +186,10 @@ class Store:
             self.writer.close()
         for column in self.columns:
             column.close()
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+    return (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(np.int64)
 
 
 def _row_entries(frame: Frame) -> npt.NDArray[Any]:

@@ -34,8 +34,10 @@ _log = logging.getLogger("nopokedb")
 
 SEAL_ROWS = 4_096
 """A tail of this many rows is worth an index: comparing them exactly takes about 0.1 ms."""
-URGENT_ROWS = 65_536
-"""A tail of this size is sealed while writing goes on; a smaller one waits for a pause."""
+URGENT_ROWS = 131_072
+"""A tail of this size is sealed at once, while writing goes on; a smaller one waits for a pause."""
+MAX_WAIT_S = 2.0
+"""A tail that is worth an index waits no longer than this for a pause."""
 PAUSE_S = 0.2
 """No write for this long is a pause."""
 MAX_SEGMENT_ROWS = 1_000_000
@@ -77,6 +79,8 @@ class Upkeep:
         self._manifest_lock = threading.Lock()  # one change of the manifest at a time
         self._wake = threading.Condition()
         self._urgent = False
+        self._due_since: float | None = None
+        """Since when there has been something to seal."""
         self._sleeping = False
         self._stopping = False
         self._last_write = time.monotonic()
@@ -165,7 +169,15 @@ class Upkeep:
         if self._writes.log.size >= CHECKPOINT_BYTES:
             self.checkpoint()
         chosen = self._next_range(snapshot)
-        if chosen is not None and (chosen[1] - snapshot.tail_start >= URGENT_ROWS or self._idle(PAUSE_S)):
+        if chosen is None:
+            self._due_since = None
+        elif self._due_since is None:
+            self._due_since = time.monotonic()
+        if chosen is not None and (
+            chosen[1] - snapshot.tail_start >= URGENT_ROWS
+            or self._idle(PAUSE_S)
+            or time.monotonic() - (self._due_since or 0.0) > MAX_WAIT_S
+        ):
             self._seal("seal", *chosen, self._recipes())
         elif (graph := self._graph_due(snapshot)) is not None and self._idle(GRAPH_PAUSE_S):
             self._seal("graph", graph.start, graph.stop, [_Recipe("hnsw")])

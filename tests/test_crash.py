@@ -47,6 +47,34 @@ def run_and_kill(path: Path, seed: int, threads: int, lines: int) -> list[str]:
     return [line for line in seen if line.count(" ") >= 2]
 
 
+OPEN_AND_DIE = """
+import os, sys
+count, limit, dim = 0, int(sys.argv[2]), int(sys.argv[3]) or None
+def guard(name):
+    real = getattr(os, name)
+    def call(*args, **kwargs):
+        global count
+        count += 1
+        if count == limit:
+            os.kill(os.getpid(), 9)
+        return real(*args, **kwargs)
+    setattr(os, name, call)
+for name in ("pwrite", "fdatasync", "fsync", "unlink", "replace", "rename", "open", "mkdir"):
+    guard(name)
+from nopokedb import NoPokeDB
+NoPokeDB(dim=dim, path=sys.argv[1]).close()
+"""
+
+
+def open_and_die(path: Path, limit: int, dim: int = 0) -> bool:
+    """Open and close the folder in a process that is killed at its `limit`-th file operation. True: it got to the
+    end."""
+    command = [sys.executable, "-c", OPEN_AND_DIE, str(path), str(limit), str(dim)]
+    code = subprocess.run(command, check=False).returncode
+    assert code in (0, -signal.SIGKILL)
+    return code == 0
+
+
 Batch = tuple[str, dict[int, int]]
 
 
@@ -117,32 +145,14 @@ def test_kill_at_any_moment_loses_nothing(tmp_path: Path, seed: int) -> None:
 def test_recovery_may_be_killed_too(tmp_path: Path, seed: int) -> None:
     """A recovery that is killed at any of its file operations leaves a folder that the next one recovers fully."""
     lines = run_and_kill(tmp_path / "db", seed, 2, 150)
-    code = (
-        "import os, sys\n"
-        "count, limit = 0, int(sys.argv[2])\n"
-        "def guard(name):\n"
-        "    real = getattr(os, name)\n"
-        "    def call(*a, **k):\n"
-        "        global count\n"
-        "        count += 1\n"
-        "        if count == limit: os.kill(os.getpid(), 9)\n"
-        "        return real(*a, **k)\n"
-        "    setattr(os, name, call)\n"
-        "for name in ('pwrite', 'fdatasync', 'fsync', 'unlink', 'replace', 'rename', 'open', 'mkdir'): guard(name)\n"
-        "from nopokedb import NoPokeDB\n"
-        "NoPokeDB(path=sys.argv[1]).close()\n"
-    )
-    finished = False
     for limit in range(1, 400):
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         shutil.copytree(tmp_path / "db", tmp_path / "copy")
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "copy"), str(limit)], check=False)
+        finished = open_and_die(tmp_path / "copy", limit)
         with NoPokeDB(path=tmp_path / "copy") as db:
             check(db, lines, {}, 2)
-        if done.returncode == 0:
-            finished = True
+        if finished:
             break
-        assert done.returncode == -signal.SIGKILL
     assert finished and limit > 10
 
 
@@ -227,29 +237,13 @@ def test_frames_lost_out_of_order_in_an_unsynced_tail(
 
 def test_an_unfinished_creation_is_finished(tmp_path: Path) -> None:
     """A creation killed at any file operation leaves a folder that the next open creates; no data can be in it."""
-    code = (
-        "import os, sys\n"
-        "count, limit = 0, int(sys.argv[2])\n"
-        "def guard(name):\n"
-        "    real = getattr(os, name)\n"
-        "    def call(*a, **k):\n"
-        "        global count\n"
-        "        count += 1\n"
-        "        if count == limit: os.kill(os.getpid(), 9)\n"
-        "        return real(*a, **k)\n"
-        "    setattr(os, name, call)\n"
-        "for name in ('pwrite', 'fdatasync', 'fsync', 'unlink', 'replace', 'rename', 'open', 'mkdir'): guard(name)\n"
-        "from nopokedb import NoPokeDB\n"
-        "NoPokeDB(dim=3, path=sys.argv[1]).close()\n"
-    )
     for limit in range(1, 200):
         path = tmp_path / str(limit)
-        done = subprocess.run([sys.executable, "-c", code, str(path), str(limit)], check=False)
+        finished = open_and_die(path, limit, dim=3)
         with NoPokeDB(dim=3, path=path) as db:
             db.add([1, 2, 3])
         with NoPokeDB(path=path) as db:
             assert len(db) == 1
-        if done.returncode == 0:
+        if finished:
             break
-        assert done.returncode == -signal.SIGKILL
-    assert limit > 10
+    assert finished and limit > 10

@@ -14,7 +14,7 @@ help:
 	@echo "make bench-seed  the benchmark table of README.md (about ten minutes, an idle machine)"
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { $(MAKE) system-deps && $(PYTHON) -m venv --clear $(VENV); }
 
 # One stamp per set of extras: installed again when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
@@ -24,9 +24,11 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/ask_stdlib.py
 
-# Nothing of the system is needed so far beyond Python and make.
+# Debian keeps the part of Python that makes environments in a package of its own.
 system-deps:
-	@echo "nothing to install"
+	@if $(PYTHON) -c "import ensurepip" 2>/dev/null; then echo "nothing to install"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv; \
+	else echo "$(PYTHON) cannot make environments: install its venv module (Debian: python3-venv)"; exit 1; fi
 
 test: system-deps $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from nopokedb.embedded import recovery
 from nopokedb.embedded.follower import Follower
 from nopokedb.embedded.read_path import Position, ReadPath, RecordCache
@@ -122,10 +124,10 @@ class EmbeddedEngine:
     def _warm(self) -> None:
         """Ask once, so that the first user's query does not pay for cold memory and unprepared statements. Only where
         indexes are loaded: then a query touches little."""
-        snapshot = self.snapshot()
-        if snapshot.segments:
+        if self.snapshot().segments:
+            query = np.ones((1, self.dim), np.float32)
             try:
-                self._reads.query(snapshot, snapshot.vectors[:1], 10, None, None, ("metadata",))
+                self._read(lambda reads: reads.query(self.snapshot(), query, 10, None, None, ("metadata",)))
             except CorruptionError as error:  # whoever asks for the damaged record will be told again
                 self._notes.append(str(error))
 

@@ -396,6 +396,21 @@ def test_a_reader_that_was_alone_notices_a_writer(open_db: Callable[..., NoPokeD
         assert reader.get(7) == {"v": 1, "pad": "y" * 300}
 
 
+def test_a_writer_that_came_and_went_is_noticed_too(open_db: Callable[..., NoPokeDB]) -> None:
+    """A handle on a resting folder gives its own state also after a writer rewrote the database's pages and closed."""
+    db = open_db(dim=DIM)
+    db.add_many(np.array([vector_of(n, 0) for n in range(3000)]), [{"v": 0, "pad": "x" * 50}] * 3000)
+    db.close()
+    with NoPokeDB(path=db.path, read_only=True) as reader:
+        assert reader.get(0) == {"v": 0, "pad": "x" * 50}
+        with open_db() as writer:
+            writer.update_many(range(0, 3000, 3), {"v": 1, "pad": "y" * 90})
+            writer.delete_many(range(1, 3000, 3))
+        found = [reader.get(n) for n in range(3000)]
+        assert found == [{"v": 0, "pad": "x" * 50}] * 3000
+        assert len(list(reader.scan())) == 3000
+
+
 def test_a_reader_notices_that_its_collection_was_dropped(open_db: Callable[..., NoPokeDB]) -> None:
     """Another collection under the same name is not taken for the one that the handle was opened on."""
     db = open_db(dim=DIM)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from faults import NAMES, SYNCS, WRITES, failing
 
-from nopokedb import CorruptionError, NeedsReopenError, NoPokeDB, OutcomeUnknownError
+from nopokedb import CorruptionError, NeedsReopenError, NoPokeDB, NotADatabaseError, OutcomeUnknownError
 from nopokedb.embedded.storage import metadata as metadata_module
 
 DIM = 5
@@ -159,6 +159,87 @@ def test_waiting_writers_learn_of_a_failed_sync(tmp_path: Path) -> None:
             assert not thread.is_alive()
     assert outcomes == ["refused"] * 8
     db.close()
+
+
+def test_an_answer_waits_for_what_it_rests_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That an id is gone, or exists, may rest on a batch that is not durable yet: nobody is told so before it is, and
+    if its sync fails nobody is told so at all."""
+    from nopokedb.embedded.storage import oplog
+
+    db = NoPokeDB(dim=DIM, path=tmp_path / "db")
+    add(db, 0)
+    inside, gate = threading.Event(), threading.Event()
+
+    def failing_sync(descriptor: int) -> None:
+        inside.set()
+        gate.wait(30)
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(oplog, "sync", failing_sync)
+    outcomes: list[object] = []
+
+    def attempt(call: Callable[[], object]) -> None:
+        try:
+            outcomes.append(call())
+        except NeedsReopenError:
+            outcomes.append("unknown")
+
+    calls: list[Callable[[], object]] = [lambda: db.delete(1), lambda: db.delete(1), lambda: db.delete_many([1])]
+    threads = [threading.Thread(target=attempt, args=(call,)) for call in calls]
+    threads[0].start()
+    inside.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive(), f"answered before the delete was durable: {outcomes}"
+    gate.set()
+    for thread in threads:
+        thread.join(30)
+    assert outcomes == ["unknown"] * 3
+    assert 1 in db
+    monkeypatch.undo()
+    db.close()
+
+
+def test_an_interrupt_right_after_the_append_ends_the_handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the log has a frame that the handle does not know of, no other frame may follow it."""
+    from nopokedb.embedded import write_path
+
+    db = NoPokeDB(dim=DIM, path=tmp_path / "db")
+    add(db, 0)
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write_path, "Position", interrupted)
+    with pytest.raises(OutcomeUnknownError):
+        add(db, 10)
+    monkeypatch.undo()
+    with pytest.raises(NeedsReopenError):
+        add(db, 20)
+    db.close()
+    with NoPokeDB(path=tmp_path / "db") as again:
+        assert ids_of(again) in ([0, 1, 2], [0, 1, 2, 10, 11, 12])
+        add(again, 30)
+
+
+def test_a_users_own_files_are_never_taken_for_leftovers(tmp_path: Path) -> None:
+    """Names that only look like ours keep a folder from being used, and stay."""
+    for name in ("vectors-train.npy", "live-concert.mp4", "rows-1.bin.bak", "manifest.json.old", "notes.tmp"):
+        folder = tmp_path / name.replace(".", "_")
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(NotADatabaseError, match="expected an empty folder"):
+            NoPokeDB(dim=DIM, path=folder)
+        assert [path.name for path in folder.iterdir()] == [name]
+    with NoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        add(db, 0)
+    mine = [tmp_path / "db" / "notes.tmp", tmp_path / "db" / "live-concert.mp4", tmp_path / "db" / "index" / "own.txt"]
+    for path in mine:
+        path.write_text("mine")
+    with NoPokeDB(path=tmp_path / "db"):
+        pass
+    assert all(path.read_text() == "mine" for path in mine)
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ class Follower:
             time.sleep(0.005)
         # The indexes need no lock: they are checked against the manifest, and only ever replaced whole.
         try:
-            snapshot, _, notes = self._with_segments(state.manifest, state.snapshot)
+            snapshot, notes = self._with_segments(state.manifest, state.snapshot)
         except BaseException:
             state.store.close()
             raise
@@ -174,22 +174,21 @@ class Follower:
             raise
         return _State(manifest, store, snapshot, published, immutable, ())
 
-    def _with_segments(self, manifest: Manifest, snapshot: Snapshot) -> tuple[Snapshot, object, list[str]]:
-        """Load the indexes, taking over those that are loaded already."""
+    def _with_segments(self, manifest: Manifest, snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
+        """Load the indexes, taking over those that are loaded already; what could not be used, in words."""
         loaded: dict[tuple[str, int, int], Segment] = {}
-        if (state := getattr(self, "_state", None)) is not None and (
-            state.manifest.identity,
-            state.manifest.generation,
-        ) == (manifest.identity, manifest.generation):
+        state: _State | None = getattr(self, "_state", None)
+        if state is not None and (state.manifest.identity, state.manifest.generation) == (
+            manifest.identity,
+            manifest.generation,
+        ):
             loaded = {(segment.kind, segment.start, segment.stop): segment for segment in state.snapshot.segments}
         wanted = [(file.kind, file.start, file.stop) for file in manifest.segments]
-        if manifest.segments and all(key in loaded for key in wanted):
-            return (
-                replace(snapshot, segments=tuple(sorted((loaded[key] for key in wanted), key=lambda s: s.start))),
-                (),
-                [],
-            )
-        return load_segments(self._folder, manifest, snapshot, self._max_memory)
+        if wanted and all(key in loaded for key in wanted):
+            segments = sorted((loaded[key] for key in wanted), key=lambda segment: segment.start)
+            return replace(snapshot, segments=tuple(segments)), []
+        snapshot, _, notes = load_segments(self._folder, manifest, snapshot, self._max_memory)
+        return snapshot, notes
 
     def _meet_writer(self, published: Published | None) -> None:
         """A writer has come: an immutable connection is given up for a shared one. The snapshot stays what it was."""

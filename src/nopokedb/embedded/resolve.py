@@ -73,6 +73,7 @@ class _Draft:
     seen: dict[Id, Version | None] = field(default_factory=dict)
     """Ids that earlier parts wrote (None: deleted)."""
     deleted: list[Id] = field(default_factory=list)
+    """Ids that the only part deletes."""
 
 
 class Resolver:
@@ -112,7 +113,9 @@ class Resolver:
         )
         text_bytes = sum(len(text.encode()) for text in draft.texts if text is not None)
         check_batch_bytes(frame.vectors.nbytes + sum(map(len, draft.metadatas)) + text_bytes)
-        return frame, results, draft.deleted
+        # Of several parts the last word on an id counts; looked at once, not after every part.
+        deleted = [id_ for id_, version in draft.seen.items() if version is None] if draft.several else draft.deleted
+        return frame, results, deleted
 
     def _resolve_one(self, write: Write, draft: _Draft, pending: Pending, snapshot: Snapshot) -> list[Id] | int:
         if write.kind == "add" and write.ids is None:
@@ -177,7 +180,6 @@ class Resolver:
         draft.retired += [version.label for version in old if version is not None]
         if draft.several:
             draft.seen.update(zip(ids, map(Version, labels, rows, metadatas, texts), strict=True))
-            draft.deleted = [id_ for id_ in draft.deleted if draft.seen[id_] is None]
         if write.ids is not None:
             highest = max((id_ for id_ in ids if isinstance(id_, int)), default=-1)
             draft.next_auto_id = max(draft.next_auto_id, highest + 1)

@@ -8,15 +8,16 @@ from typing import Any
 
 from nopokedb.engine import Engine, Write
 from nopokedb.errors import InvalidInputError
-from nopokedb.intake import add_write, upsert_write
+from nopokedb.intake import Intake
 from nopokedb.records import Id, check_id
 
 
 class Batch:
     """Writes collected by `NoPokeDB.batch`. Later writes of the block see its earlier ones."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, intake: Intake) -> None:
         self._engine = engine
+        self._intake = intake
         self._writes: list[Write] = []
         self._open = True
         self._highest = -1
@@ -33,7 +34,7 @@ class Batch:
 
     def add(
         self,
-        vector: Any,
+        vector: Any = None,
         metadata: Mapping[str, Any] | None = None,
         *,
         id: Id | None = None,
@@ -41,7 +42,7 @@ class Batch:
     ) -> Id:
         """As `NoPokeDB.add`; an automatic id is reserved at once. That an id exists is found when the block ends."""
         self._check_open()
-        write = _own_vector(add_write(vector, metadata, id, text, self._engine.dim, self._engine.space))
+        write = _own_vector(self._intake.add(vector, metadata, id, text))
         # An automatic id must not meet an id that this batch was given and that is not written yet.
         key = self._engine.reserve_ids(1, self._highest)[0] if write.ids is None else write.ids[0]
         self._collect(replace(write, ids=[key]), key)
@@ -58,8 +59,7 @@ class Batch:
     ) -> None:
         """As `NoPokeDB.upsert`."""
         self._check_open()
-        engine = self._engine
-        write = upsert_write(id, vector, metadata, text, merge, engine.dim, engine.space)
+        write = self._intake.upsert(id, vector, metadata, text, merge)
         self._collect(_own_vector(write), check_id(id))
 
     def delete(self, id: Id) -> None:

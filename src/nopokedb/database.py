@@ -155,7 +155,7 @@ class NoPokeDB:
 
     def add(
         self,
-        vector: Any,
+        vector: Any = None,
         metadata: Mapping[str, Any] | None = None,
         *,
         id: Id | None = None,
@@ -164,18 +164,19 @@ class NoPokeDB:
         """Add one record, durable when this returns.
 
         Args:
-            vector: shape (dim,), anything that NumPy turns into finite float32.
+            vector: shape (dim,), anything that NumPy turns into finite float32. None where `embed` makes one of the
+                text.
             metadata: a JSON object; None is stored as `{}`.
             id: an int of 64 bits or a str; None takes the next automatic int, which is never used twice.
-            text: kept and returned with the record.
+            text: kept and returned with the record, and searched by `query(text=...)`.
 
         Returns: the id. Raises `DuplicateIdError` if the id exists, `InvalidInputError` for bad input.
         """
-        return self._write_one(add_write(vector, metadata, id, text, self.dim, self.space))[0]
+        return self._write_one(self._intake.add(vector, metadata, id, text))[0]
 
     def add_many(
         self,
-        vectors: Any,
+        vectors: Any = None,
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         ids: Iterable[Id] | None = None,
@@ -190,7 +191,7 @@ class NoPokeDB:
         before it as `.committed`.
 
         Args:
-            vectors: shape (n, dim), or an iterable of n vectors.
+            vectors: shape (n, dim), or an iterable of n vectors. None where `embed` makes them of the texts.
             metadatas, ids, texts: one per vector, as in `add`.
             progress: show a progress bar (extra "progress").
 
@@ -210,11 +211,12 @@ class NoPokeDB:
     ) -> None:
         """Add the record or replace the given parts of it; parts that are None stay as they are.
 
-        A new id needs a vector. With `merge` the metadata are a merge patch (RFC 7396: None removes a key). `vid` is
+        A new id needs a vector, or a text and `embed`. With `embed` a new text also replaces the vector, unless that was
+        given by hand. With `merge` the metadata are a merge patch (RFC 7396: None removes a key). `vid` is
         another name of `id`.
         """
         key = _one_id(id, vid)
-        self._write_one(upsert_write(key, vector, metadata, text, merge, self.dim, self.space))
+        self._write_one(self._intake.upsert(key, vector, metadata, text, merge))
 
     def upsert_many(
         self,
@@ -235,27 +237,37 @@ class NoPokeDB:
             raise InvalidInputError("expected metadatas to merge, got none")
         self._write_many("upsert", Columns(vectors, ids, metadatas, texts), merge, batch_size, progress)
 
-    def update_many(self, ids: Iterable[Id], metadata: Mapping[str, Any], *, merge: bool = True) -> int:
-        """Change the metadata of all these records in one atomic batch; absent ids are skipped.
+    def update_many(
+        self,
+        ids: Iterable[Id] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        where: Where = None,
+        merge: bool = True,
+    ) -> int:
+        """Change the metadata of these records, or of all that pass the filter, in one atomic batch; absent ids are
+        skipped.
 
         `metadata` is a merge patch (RFC 7396), or with `merge=False` the new metadata. Returns how many records
         changed.
         """
         if metadata is None:
             raise InvalidInputError("expected metadata to set, got None")
-        keys = check_ids(ids)
-        if not keys:
+        encoded = [encode_metadata(metadata)]
+        node, keys = _which(ids, where)
+        if node is None and not keys:
             return 0
-        return self._count_one(Write("update", keys, len(keys), metadatas=[encode_metadata(metadata)], merge=merge))
+        return self._count_one(Write("update", keys, len(keys or ()), metadatas=encoded, merge=merge, where=node))
 
     def delete(self, id: Any = MISSING, *, vid: Any = MISSING) -> bool:
         """Delete the record; durable when this returns. False if there is none. `vid` is another name of `id`."""
         return bool(self._count_one(Write("delete", [_one_id(id, vid)], 1)))
 
-    def delete_many(self, ids: Iterable[Id]) -> int:
-        """Delete these records in one atomic batch; absent ids are skipped. Returns how many there were."""
-        keys = check_ids(ids)
-        return self._count_one(Write("delete", keys, len(keys))) if keys else 0
+    def delete_many(self, ids: Iterable[Id] | None = None, *, where: Where = None) -> int:
+        """Delete these records, or all that pass the filter, in one atomic batch; absent ids are skipped. Returns how
+        many there were. Exactly one of both; an empty filter is refused, since it would delete everything."""
+        node, keys = _which(ids, where)
+        return self._count_one(Write("delete", keys, len(keys or ()), where=node)) if node is not None or keys else 0
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
@@ -265,7 +277,7 @@ class NoPokeDB:
             b.delete(7)
             b.add(vector, {"name": "new"})
         """
-        batch = Batch(self._engine)
+        batch = Batch(self._engine, self._intake)
         try:
             yield batch
         except BaseException:
@@ -298,50 +310,92 @@ class NoPokeDB:
     def __len__(self) -> int:
         return self.count()
 
-    def count(self) -> int:
-        """How many records there are."""
-        return self._engine.count()
+    def count(self, where: Where = None) -> int:
+        """How many records there are, or pass the filter."""
+        return self._engine.count(parse_filter(where))
 
     def scan(
-        self, *, after: Id | None = None, limit: int | None = None, include: Sequence[Part] = ("metadata",)
+        self,
+        where: Where = None,
+        *,
+        order_by: str | None = None,
+        after: Id | str | None = None,
+        limit: int | None = None,
+        include: Sequence[Part] = ("metadata",),
     ) -> Iterator[Record]:
-        """All records in id order (ints, then strs by their UTF-8 bytes), as of the moment of this call.
+        """The records that pass the filter, as of the moment of this call, in id order (ints, then strs by their UTF-8
+        bytes) or in the order of a field.
 
         Args:
-            after: continue behind this id, which need not exist.
+            where: a filter (docs/filters.md); None: all.
+            order_by: a field; `-` in front for descending. Numbers come before strs before booleans; records without
+                it last, and ties in id order, either way. Of a list the first value counts.
+            after: continue behind this id, which need not exist; with `order_by` behind a record's `cursor`.
             limit: return at most this many.
             include: metadata, vector, text.
         """
-        if after is not None:
+        order = None if order_by is None else _order(order_by)
+        if order is not None and after is not None and not isinstance(after, str):
+            raise InvalidInputError(f"expected after to be a record's cursor beside order_by, got {shown(after)}")
+        if after is not None and order is None:
             after = check_id(after)
         if limit is not None:
             check_int("limit", limit, 0, 2**62)
-        return self._engine.scan(after, limit, check_include(include))
+        return self._engine.scan(parse_filter(where), order, after, limit, check_include(include))
+
+    def facet(self, field: str, where: Where = None, *, limit: int = 100) -> list[tuple[Scalar, int]]:
+        """How many records have each value of the field, most frequent first, then by value; `limit` values at most.
+
+        Of a list every value counts once. Null, missing, and objects are not counted.
+        """
+        path = parse_path(field)
+        return self._engine.facet(path, parse_filter(where), check_int("limit", limit, 1, 10_000_000))
 
     def query(
         self,
-        vector: Any,
+        vector: Any = None,
         k: int = 5,
         ef: int | None = None,
         *,
+        text: str | None = None,
+        where: Where = None,
         max_distance: float | None = None,
+        like: Sequence[Id] | None = None,
+        unlike: Sequence[Id] | None = None,
+        fusion: Fusion = "rrf",
+        alpha: float = 0.5,
+        diversity: float | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        highlight: bool = False,
         include: Sequence[Part] = ("metadata",),
-    ) -> list[Hit]:
-        """The k nearest records, best first; fewer only if there are fewer.
+    ) -> Any:
+        """The k best records by vector, by text, or by both; fewer only if fewer pass the filter.
 
         Args:
-            vector: shape (dim,).
-            k: 1 to 100,000.
+            vector: shape (dim,); a str is turned into one by the collection's `embed`.
+            k: 1 to 100,000; with `group_by` the number of groups.
             ef: candidates before exact reranking, honoured exactly, at least k. None: the handle's, else as many as
                 measured to reach a recall of 0.99.
-            max_distance: leave out hits farther than this.
+            text: words, "phrases", +must, -must_not, prefix*; ranked by BM25 (extra "text").
+            where: a filter (docs/filters.md), applied inside the search.
+            max_distance: leave out records farther than this from the vector.
+            like, unlike: ids of records; the question is the mean of the vectors of `like`, moved away from the mean
+                of `unlike`. These records are no answers.
+            fusion, alpha: how vector and text are combined: "rrf" by ranks, "weighted" by scores, where alpha is the
+                weight of the vector (docs/search.md).
+            diversity: 0 to 1; hits are chosen one by one for being near and unlike those before (maximal marginal
+                relevance), and come in the order in which they were chosen.
+            group_by, group_size: the best `group_size` hits of each of the k best values of a field.
+            highlight: hits carry the passage of the text that matches, as HTML with <b>.
             include: metadata, vector, text.
 
-        Returns: hits ordered by score, larger is better (cosine similarity, dot product, or minus squared distance);
-        ties by id. Distances are exact, in float64.
+        Returns: hits ordered by score, larger is better (cosine similarity, dot product, minus squared distance, BM25,
+        or the fused score); ties by id. Distances are exact, in float64; None if only text was asked for. With
+        `group_by` a list of `Group`.
         """
-        query = check_vector(vector, self.dim, self.space)
-        return self._query(query[None, :], k, ef, max_distance, include)[0]
+        options = _options(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
+        return self._engine.query(self._asker.one(vector, k, ef, include, where, max_distance, **options))[0]
 
     def query_many(
         self,
@@ -349,22 +403,33 @@ class NoPokeDB:
         k: int = 5,
         ef: int | None = None,
         *,
+        text: str | Sequence[str] | None = None,
+        where: Where = None,
         max_distance: float | None = None,
+        fusion: Fusion = "rrf",
+        alpha: float = 0.5,
+        diversity: float | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        highlight: bool = False,
         include: Sequence[Part] = ("metadata",),
-    ) -> list[list[Hit]]:
-        """`query` for vectors of shape (n, dim) against one state of the collection, on all cores."""
-        return self._query(check_vectors(vectors, self.dim, self.space), k, ef, max_distance, include)
-
-    def _query(
-        self, queries: Vectors, k: int, ef: int | None, max_distance: float | None, include: Sequence[Part]
-    ) -> list[list[Hit]]:
-        k = check_int("k", k, 1, MAX_K)
-        ef = self.ef if ef is None else check_int("ef", ef, 1, _MAX_EF)
-        if max_distance is not None:
-            max_distance = _check_distance(max_distance)
-        return self._engine.query(queries, k, ef, max_distance, check_include(include))
+    ) -> list[Any]:
+        """`query` for vectors of shape (n, dim), or n strs where there is `embed`, against one state of the collection,
+        on all cores. `text` is one for all, or one for each."""
+        options = _options(text, None, None, fusion, alpha, diversity, group_by, group_size, highlight)
+        return self._engine.query(self._asker.many(vectors, k, ef, include, where, max_distance, **options))
 
     # --- keeping ---------------------------------------------------------------------------------------------
+
+    def create_index(self, field: str) -> None:
+        """Keep an index on a field, so that the first filter on a value of it takes a fraction of a millisecond. Filters
+        work without; fields that they use often are indexed by themselves. Durable when this returns; an index that is
+        there already stays."""
+        self._engine.create_index(_indexable(field))
+
+    def drop_index(self, field: str) -> bool:
+        """Drop the index on a field. False if there was none."""
+        return self._engine.drop_index(_indexable(field))
 
     def save(self) -> None:
         """Checkpoint: bring the stores up to date on the medium and empty the log. Writes are durable without it;
@@ -415,7 +480,7 @@ class NoPokeDB:
         committed: list[Id] = []
         with progress_bar(columns, wanted=progress) as advance:
             try:
-                for write in bulk_writes(kind, columns, self.dim, self.space, merge, batch_size):
+                for write in self._intake.bulk(kind, columns, merge, batch_size):
                     committed += self._write_one(write)
                     advance(write.count)
             except NoPokeError as error:
@@ -443,15 +508,49 @@ def resolve_folder(path: str | Path, collection: str | None) -> Path:
     return Path(path) / collection
 
 
-def _check_distance(value: Any) -> float:
-    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.nan
-        if not math.isnan(number):
-            return number
-    raise InvalidInputError(f"expected max_distance to be a number, got {shown(value)}")
+def _indexable(field: object) -> tuple[str, ...]:
+    path = parse_path(field)
+    if path is None:
+        raise InvalidInputError("expected a field of the metadata, got '$id': ids have an index of their own")
+    return path
+
+
+def _order(order_by: object) -> Order:
+    if isinstance(order_by, str) and order_by.startswith("-"):
+        return Order(parse_path(order_by[1:], place="order_by"), descending=True)
+    return Order(parse_path(order_by, place="order_by"))
+
+
+def _options(
+    text: Any, like: Any, unlike: Any, fusion: Any, alpha: Any, diversity: Any, group_by: Any, group_size: Any,
+    highlight: Any,
+) -> dict[str, Any]:
+    """What a query has beyond a vector and a filter; empty for most."""
+    if (
+        text is like is unlike is diversity is group_by is None
+        and highlight is False
+        and (fusion, alpha, group_size) == ("rrf", 0.5, 1)
+    ):
+        return {}
+    return {
+        "text": text, "like": like, "unlike": unlike, "fusion": fusion, "alpha": alpha, "diversity": diversity,
+        "group_by": group_by, "group_size": group_size, "highlight": highlight,
+    }
+
+
+def _which(ids: Iterable[Id] | None, where: Where) -> tuple[Filter | None, list[Id] | None]:
+    """The records that a write is about: by filter, or by ids."""
+    if (ids is None) == (where is None):
+        raise InvalidInputError("expected exactly one of ids and where")
+    if ids is not None:
+        return None, check_ids(ids)
+    node = parse_filter(where)
+    if isinstance(node, And) and not node.parts:
+        raise InvalidFilterError(
+            "expected a filter with at least one condition, got an empty one, which every record passes; "
+            'where={"$id": {"$exists": True}} means all'
+        )
+    return node, None
 
 
 def _one_id(id: Any, vid: Any) -> Id:

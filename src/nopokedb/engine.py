@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
-from nopokedb.records import Hit, Id, Part, Record, Vectors
+from nopokedb.filters import Filter, Path, Scalar
+from nopokedb.records import Group, Hit, Id, Part, Record, Vectors
+from nopokedb.text_query import TextQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class Write:
 
     kind: Literal["add", "upsert", "update", "delete"]
     ids: Sequence[Id] | None
-    """None with "add": automatic ids."""
+    """None with "add": automatic ids. None with "update" and "delete": the records that pass `where`."""
     count: int
     vectors: Vectors | None = None
     """Shape (count, dim)."""
@@ -28,6 +30,52 @@ class Write:
     """Text per record; None keeps what is there ("upsert")."""
     merge: bool = False
     """Metadata are merge patches."""
+    computed: Sequence[bool] | None = None
+    """The vectors were computed from the texts, where True; where False there is none. Such a vector never replaces
+    one that was given by hand."""
+    where: Filter | None = None
+    """Which records, with "update" and "delete"; then this is the only part of its batch."""
+
+
+@dataclass(slots=True)
+class Query:
+    """What is asked, checked. Each line of `vectors` is a question of its own; without vectors there is one."""
+
+    vectors: Vectors | None
+    """Shape (n, dim)."""
+    k: int
+    ef: int | None
+    include: Sequence[Part]
+    where: Filter | None = None
+    texts: Sequence[TextQuery] | None = None
+    """One per vector, or one."""
+    max_distance: float | None = None
+    like: Sequence[Id] = ()
+    """Records whose vectors take the place of `vectors`; they are no answers themselves."""
+    unlike: Sequence[Id] = ()
+    alpha: float | None = None
+    """Weight of the vector side, None: fusion by reciprocal ranks."""
+    diversity: float | None = None
+    group_by: Path | None = None
+    group_size: int = 0
+    """0: hits are not grouped."""
+    highlight: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Vectors, a filter and a distance, and nothing else."""
+        return not (self.texts or self.like or self.diversity is not None or self.group_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of a scan by a field; records without it come last, ties are in id order."""
+
+    path: Path
+    descending: bool = False
+
+
+Answer: TypeAlias = list[Hit] | list[Group]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +120,9 @@ class Stats:
     index_bytes: int
     """Part of `disk_bytes` that is derived and may be deleted."""
     cache_bytes: int
+    """Records and filters kept in memory."""
+    indexed_fields: tuple[str, ...]
+    """Fields with an index, as paths; those that were indexed because filters use them often included."""
     read_only: bool
     notes: tuple[str, ...]
     """What opening repaired or dropped, and indexes that were refused, in words."""
@@ -94,13 +145,28 @@ class Engine(Protocol):
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]: ...
     def exists(self, id_: Id) -> bool: ...
-    def count(self) -> int: ...
-    def scan(self, after: Id | None, limit: int | None, include: Sequence[Part]) -> Iterator[Record]: ...
+    def count(self, where: Filter | None) -> int: ...
 
-    def query(
-        self, queries: Vectors, k: int, ef: int | None, max_distance: float | None, include: Sequence[Part]
-    ) -> list[list[Hit]]: ...
+    def scan(
+        self,
+        where: Filter | None,
+        order_by: Order | None,
+        after: Id | str | None,
+        limit: int | None,
+        include: Sequence[Part],
+    ) -> Iterator[Record]:
+        """Records of one snapshot in id order, from behind the id `after`; with `order_by` in the order of a field,
+        from behind a cursor."""
+        ...
 
+    def facet(self, path: Path, where: Filter | None, limit: int) -> list[tuple[Scalar, int]]: ...
+
+    def query(self, query: Query) -> list[Answer]:
+        """The answer to each question."""
+        ...
+
+    def create_index(self, path: tuple[str, ...]) -> None: ...
+    def drop_index(self, path: tuple[str, ...]) -> bool: ...
     def save(self) -> None: ...
     def refresh(self) -> None: ...
     def stats(self) -> Stats: ...

@@ -5,6 +5,7 @@ NoPokeError
 │   ├── InvalidIdError                  not an int64 or a non-empty str of at most 512 bytes
 │   ├── InvalidVectorError              shape, dtype, NaN, Inf, norm out of range
 │   ├── InvalidMetadataError            not a JSON object
+│   ├── InvalidFilterError              an unknown operator, a wrong operand; names the place in the filter
 │   ├── SettingsMismatchError           an open names other settings than the stored ones
 │   └── BatchTooLargeError              over the limit of one atomic batch
 ├── DuplicateIdError (KeyError)         `add` of an id that exists, or an id twice in one call
@@ -53,6 +54,10 @@ class InvalidVectorError(InvalidInputError):
 
 class InvalidMetadataError(InvalidInputError):
     """Metadata or text is not what JSON and UTF-8 can hold."""
+
+
+class InvalidFilterError(InvalidInputError):
+    """A filter has an unknown operator, an operand of a wrong type, or is too deep or too large."""
 
 
 class SettingsMismatchError(InvalidInputError):

@@ -20,6 +20,7 @@ from nopokedb.errors import InvalidIdError, InvalidInputError, InvalidMetadataEr
 from nopokedb.records import (
     MAX_BATCH_BYTES,
     Id,
+    Vectors,
     check_id,
     check_ids,
     check_int,
@@ -31,6 +32,7 @@ from nopokedb.records import (
 )
 
 BulkKind: TypeAlias = Literal["add", "upsert"]
+_EMBED_HINT = "; a collection that is opened with embed= computes vectors from texts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,62 +67,113 @@ class Columns:
         return check_lengths(**{name: len(column) for name, column in given.items()})
 
 
-def add_write(
-    vector: Any, metadata: Mapping[str, Any] | None, id_: Id | None, text: str | None, dim: int, space: str
-) -> Write:
-    """One record to add. The vector is the caller's own array where it can be."""
-    row = check_vector(vector, dim, space)[None, :]
-    ids = None if id_ is None else [check_id(id_)]
-    return Write("add", ids, 1, row, [encode_metadata(metadata)], [check_text(text)])
+class Intake:
+    """Checks what is written to one collection, and computes vectors from texts where it has a model."""
 
+    def __init__(self, dim: int, space: str, embed: Callable[[Sequence[str]], Vectors] | None) -> None:
+        self._dim = dim
+        self._space = space
+        self._embed = embed
 
-def upsert_write(
-    id_: Id,
-    vector: Any,
-    metadata: Mapping[str, Any] | None,
-    text: str | None,
-    merge: bool,
-    dim: int,
-    space: str,
-) -> Write:
-    """One record to add or to change in part."""
-    key = check_id(id_)
-    if vector is None and metadata is None and text is None:
-        raise InvalidInputError(f"expected a vector, metadata or text for {key!r}, got none of them")
-    if merge and metadata is None:
-        raise InvalidInputError("expected metadata to merge, got none")
-    row = None if vector is None else check_vector(vector, dim, space)[None, :]
-    encoded = None if metadata is None else [encode_metadata(metadata)]
-    return Write("upsert", [key], 1, row, encoded, None if text is None else [check_text(text)], merge)
+    def add(self, vector: Any, metadata: Mapping[str, Any] | None, id_: Id | None, text: str | None) -> Write:
+        """One record to add. The vector is the caller's own array where it can be."""
+        ids = None if id_ is None else [check_id(id_)]
+        encoded, text = encode_metadata(metadata), check_text(text)
+        if vector is None:
+            return Write("add", ids, 1, self._computed([text]), [encoded], [text], computed=[True])
+        return Write("add", ids, 1, check_vector(vector, self._dim, self._space)[None, :], [encoded], [text])
 
+    def upsert(
+        self, id_: Id, vector: Any, metadata: Mapping[str, Any] | None, text: str | None, merge: bool
+    ) -> Write:
+        """One record to add or to change in part."""
+        key = check_id(id_)
+        if vector is None and metadata is None and text is None:
+            raise InvalidInputError(f"expected a vector, metadata or text for {key!r}, got none of them")
+        if merge and metadata is None:
+            raise InvalidInputError("expected metadata to merge, got none")
+        row = None if vector is None else check_vector(vector, self._dim, self._space)[None, :]
+        encoded = None if metadata is None else [encode_metadata(metadata)]
+        write = Write("upsert", [key], 1, row, encoded, None if text is None else [check_text(text)], merge)
+        return self._with_computed(write)
 
-def bulk_writes(
-    kind: BulkKind, columns: Columns, dim: int, space: str, merge: bool, batch_size: int
-) -> Iterator[Write]:
-    """Checked atomic batches: one, checked whole before it is yielded, for columns of known length and up to
-    `MAX_BATCH_BYTES`; else chunks of `batch_size`, each checked when its turn comes."""
-    batch_size = check_int("batch_size", batch_size, 1, 10_000_000)
-    columns.check()
-    given = columns.given()
-    if kind == "upsert" and columns.ids is None:
-        raise InvalidIdError("expected ids to upsert, got None")
-    if kind == "add" and columns.vectors is None:
-        raise InvalidVectorError("expected vectors to add, got None")
-    total = columns.length()
-    sliced = all(hasattr(column, "__getitem__") for column in given.values())
-    large = total is not None and "vectors" in given and _size_bytes(given["vectors"], total, dim) > MAX_BATCH_BYTES
-    if total is None or (large and not sliced):
-        yield from _chunks(kind, given, dim, space, merge, batch_size)
-    elif large:
-        for at in range(0, total, batch_size):
-            chunk = {name: column[at : at + batch_size] for name, column in given.items()}
-            yield _checked(kind, chunk, dim, space, merge)
-    else:
-        write = _checked(kind, given, dim, space, merge)
-        if _batch_bytes(write) <= MAX_BATCH_BYTES:
-            yield write
+    def bulk(self, kind: BulkKind, columns: Columns, merge: bool, batch_size: int) -> Iterator[Write]:
+        """Checked atomic batches: one, checked whole before it is yielded, for columns of known length and up to
+        `MAX_BATCH_BYTES`; else chunks of `batch_size`, each checked when its turn comes."""
+        batch_size = check_int("batch_size", batch_size, 1, 10_000_000)
+        columns.check()
+        given = columns.given()
+        if kind == "upsert" and columns.ids is None:
+            raise InvalidIdError("expected ids to upsert, got None")
+        if kind == "add" and columns.vectors is None and (self._embed is None or columns.texts is None):
+            raise InvalidVectorError(f"expected vectors to add, got None{_EMBED_HINT}")
+        total = columns.length()
+        sliced = all(hasattr(column, "__getitem__") for column in given.values())
+        large = (
+            total is not None
+            and "vectors" in given
+            and _size_bytes(given["vectors"], total, self._dim) > MAX_BATCH_BYTES
+        )
+        if total is None or (large and not sliced):
+            yield from self._chunks(kind, given, merge, batch_size)
+        elif large:
+            for at in range(0, total, batch_size):
+                chunk = {name: column[at : at + batch_size] for name, column in given.items()}
+                yield self._checked(kind, chunk, merge)
         else:
-            yield from _split(write, batch_size)
+            write = self._checked(kind, given, merge)
+            if _batch_bytes(write) <= MAX_BATCH_BYTES:
+                yield write
+            else:
+                yield from _split(write, batch_size)
+
+    def _chunks(self, kind: BulkKind, given: dict[str, Any], merge: bool, batch_size: int) -> Iterator[Write]:
+        """Checked chunks from iterators, which must end together."""
+        iterators = {name: iter(column) for name, column in given.items()}
+        for first in itertools.count():
+            chunk = {name: list(itertools.islice(iterator, batch_size)) for name, iterator in iterators.items()}
+            if first and not any(chunk.values()):
+                return
+            yield self._checked(kind, chunk, merge)
+
+    def _checked(self, kind: BulkKind, given: dict[str, Any], merge: bool) -> Write:
+        """One batch, every part of it checked."""
+        check_lengths(**{name: len(column) for name, column in given.items()})
+        vectors = check_vectors(given["vectors"], self._dim, self._space) if "vectors" in given else None
+        ids = check_ids(given["ids"]) if "ids" in given else None
+        metadatas: list[bytes | None] | None = None
+        if "metadatas" in given:
+            keeps = kind == "upsert"
+            metadatas = [None if keeps and item is None else encode_metadata(item) for item in given["metadatas"]]
+        texts = [check_text(text) for text in given["texts"]] if "texts" in given else None
+        count = check_lengths(
+            vectors=_length(vectors), ids=_length(ids), metadatas=_length(metadatas), texts=_length(texts)
+        )
+        if kind == "add":
+            metadatas = metadatas or [b"{}"] * count
+            texts = texts or [None] * count
+        return self._with_computed(Write(kind, ids, count, vectors, metadatas, texts, merge))
+
+    def _with_computed(self, write: Write) -> Write:
+        """The write with vectors computed from its texts, if it has none of its own."""
+        if write.vectors is not None or write.texts is None or self._embed is None:
+            return write
+        there = [text is not None for text in write.texts]
+        if write.kind == "add":
+            return replace(write, vectors=self._computed(write.texts), computed=there)
+        vectors = np.zeros((write.count, self._dim), np.float32)
+        if any(there):
+            vectors[np.array(there)] = self._computed([text for text in write.texts if text is not None])
+        return replace(write, vectors=vectors, computed=there)
+
+    def _computed(self, texts: Sequence[str | None]) -> Vectors:
+        """What the model makes of these texts."""
+        if self._embed is None:
+            raise InvalidVectorError(f"expected a vector, got None{_EMBED_HINT}")
+        for at, text in enumerate(texts):
+            if text is None:
+                raise InvalidVectorError(f"expected a vector or a text to compute it from, got neither at position {at}")
+        return check_vectors(self._embed([text for text in texts if text is not None]), self._dim, self._space)
 
 
 @contextmanager
@@ -135,37 +188,6 @@ def progress_bar(columns: Columns, *, wanted: bool) -> Iterator[Callable[[int], 
         raise ImportError(f"progress=True needs tqdm: {install_hint('progress')}") from error
     with tqdm(total=columns.length(), unit=" records") as bar:
         yield bar.update
-
-
-def _chunks(
-    kind: BulkKind, given: dict[str, Any], dim: int, space: str, merge: bool, batch_size: int
-) -> Iterator[Write]:
-    """Checked chunks from iterators, which must end together."""
-    iterators = {name: iter(column) for name, column in given.items()}
-    for first in itertools.count():
-        chunk = {name: list(itertools.islice(iterator, batch_size)) for name, iterator in iterators.items()}
-        if first and not any(chunk.values()):
-            return
-        yield _checked(kind, chunk, dim, space, merge)
-
-
-def _checked(kind: BulkKind, given: dict[str, Any], dim: int, space: str, merge: bool) -> Write:
-    """One batch, every part of it checked."""
-    check_lengths(**{name: len(column) for name, column in given.items()})
-    vectors = check_vectors(given["vectors"], dim, space) if "vectors" in given else None
-    ids = check_ids(given["ids"]) if "ids" in given else None
-    metadatas: list[bytes | None] | None = None
-    if "metadatas" in given:
-        keeps = kind == "upsert"
-        metadatas = [None if keeps and item is None else encode_metadata(item) for item in given["metadatas"]]
-    texts = [check_text(text) for text in given["texts"]] if "texts" in given else None
-    count = check_lengths(
-        vectors=_length(vectors), ids=_length(ids), metadatas=_length(metadatas), texts=_length(texts)
-    )
-    if kind == "add":
-        metadatas = metadatas or [b"{}"] * count
-        texts = texts or [None] * count
-    return Write(kind, ids, count, vectors, metadatas, texts, merge)
 
 
 def _length(column: Any) -> int | None:
@@ -196,4 +218,5 @@ def _split(write: Write, batch_size: int) -> Iterator[Write]:
             vectors=None if write.vectors is None else write.vectors[at : at + batch_size],
             metadatas=part(write.metadatas, at),
             texts=part(write.texts, at),
+            computed=part(write.computed, at),
         )

@@ -62,6 +62,8 @@ class Record:
     metadata: Metadata | None = None
     vector: Vectors | None = None
     text: str | None = None
+    cursor: str | None = None
+    """Where a scan with `order_by` stands behind this record: hand it in as `after` to go on."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
@@ -79,9 +81,11 @@ class Record:
 class Hit(dict[str, Any]):
     """One answer of a query: a dict (so it prints and serialises as one) whose keys are attributes too.
 
-    `id`, `score` (larger is better) and `distance` (smaller is better) are always there; `metadata`, `text`
-    and `vector` when `include` names them. `hit["vector"]` is a list of floats, so that `json.dumps(hits)`
-    works; `hit.vector` is the float32 array.
+    `id`, `score` (larger is better) and `distance` (smaller is better, None if no vector was asked for) are always
+    there; `metadata`, `text` and `vector` when `include` names them. `hit["vector"]` is a list of floats, so that
+    `json.dumps(hits)` works; `hit.vector` is the float32 array. Hits of hybrid queries say what each side thought of
+    them: `vector_score`, `vector_rank`, `text_score`, `text_rank` (None where that side did not rank it); `highlight`
+    is there when asked for.
     """
 
     __slots__ = ()
@@ -95,8 +99,28 @@ class Hit(dict[str, Any]):
         return self["score"]  # type: ignore[no-any-return]
 
     @property
-    def distance(self) -> float:
+    def distance(self) -> float | None:
         return self["distance"]  # type: ignore[no-any-return]
+
+    @property
+    def vector_score(self) -> float | None:
+        return self.get("vector_score")
+
+    @property
+    def vector_rank(self) -> int | None:
+        return self.get("vector_rank")
+
+    @property
+    def text_score(self) -> float | None:
+        return self.get("text_score")
+
+    @property
+    def text_rank(self) -> int | None:
+        return self.get("text_rank")
+
+    @property
+    def highlight(self) -> str | None:
+        return self.get("highlight")
 
     @property
     def metadata(self) -> Metadata:
@@ -116,6 +140,15 @@ class Hit(dict[str, Any]):
         return self[name]
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Hits that share a value of the field given as `group_by`, best first."""
+
+    key: str | int | float | bool | None
+    """The value; None for records in which it is null or missing."""
+    hits: list[Hit]
+
+
 # --- settings and small arguments -------------------------------------------------------------------------
 
 
@@ -124,6 +157,13 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     allowed = get_args(choices)
     if not isinstance(value, str) or value not in allowed:
         raise InvalidInputError(f"expected {name} to be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_fraction(name: str, value: object) -> float:
+    """`value` is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or not 0 <= value <= 1:
+        raise InvalidInputError(f"expected {name} to be a number from 0 to 1, got {shown(value)}")
+    return float(value)
 
 
 def shown(value: object) -> str:
@@ -345,18 +385,7 @@ def _clean(value: Any, place: str, depth: int) -> Any:
             cleaned[str.__str__(key)] = _clean(item, f"{place}[{key!r}]", depth + 1)
         return cleaned
     if isinstance(value, datetime):
-        if value.tzinfo is None or value.utcoffset() is None:
-            raise InvalidMetadataError(
-                f"expected a datetime with a time zone at {place}, got the naive {value.isoformat()}; "
-                "use e.g. datetime.now(datetime.UTC)"
-            )
-        try:
-            moved = value.astimezone(UTC)
-        except OverflowError:
-            raise InvalidMetadataError(
-                f"expected a datetime within the years 1 to 9999 in UTC at {place}, got {value.isoformat()}"
-            ) from None
-        return moved.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+        return utc_text(value, place, InvalidMetadataError)
     if isinstance(value, str | int) and not isinstance(value, np.generic):  # enums and other subclasses
         return str.__str__(value) if isinstance(value, str) else int(value)
     if kind is float:
@@ -365,6 +394,22 @@ def _clean(value: Any, place: str, depth: int) -> Any:
         raise InvalidMetadataError(f"expected finite numbers, got {value} at {place}; JSON has no such value")
     hint = "; use .item() or .tolist()" if isinstance(value, np.generic | np.ndarray) else ""
     raise InvalidMetadataError(f"expected a JSON value at {place}, got {kind.__name__}{hint}")
+
+
+def utc_text(value: datetime, place: str, error: type[InvalidInputError]) -> str:
+    """A moment as fixed-width UTC text, so that it sorts as time does: `2024-05-01T12:00:00.000000Z`."""
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise error(
+            f"expected a datetime with a time zone at {place}, got the naive {value.isoformat()}; "
+            "use e.g. datetime.now(datetime.UTC)"
+        )
+    try:
+        moved = value.astimezone(UTC)
+    except OverflowError:
+        raise error(
+            f"expected a datetime within the years 1 to 9999 in UTC at {place}, got {value.isoformat()}"
+        ) from None
+    return moved.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _unfit_place(value: Any, place: str) -> str:

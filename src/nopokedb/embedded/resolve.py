@@ -6,7 +6,7 @@ Nothing is changed here: the caller adopts the returned position only after the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -67,7 +67,8 @@ class _Draft:
     previous: list[int] = field(default_factory=list)
     retired: list[int] = field(default_factory=list)
     vectors: list[Vectors] = field(default_factory=list)
-    row_count: int = 0
+    computed: list[bool] = field(default_factory=list)
+    """Per new row whether its vector was computed from the text."""
     several: bool = False
     """The batch has more than one part, so that later ones must see earlier ones."""
     seen: dict[Id, Version | None] = field(default_factory=dict)
@@ -90,13 +91,15 @@ class Resolver:
         position: Position,
         pending: Pending,
         snapshot: Snapshot,
+        computed_at: Callable[[int], bool],
     ) -> tuple[Frame | None, list[list[Id] | int], list[Id]]:
-        """The frame (None if nothing would change), a result per write, and the ids that it leaves deleted."""
+        """The frame (None if nothing would change), a result per write, and the ids that it leaves deleted.
+        `computed_at` says of a row that is in the log whether its vector was computed from the text."""
         draft = _Draft(position.next_label, position.next_row, position.next_auto_id, several=len(writes) > 1)
-        results = [self._resolve_one(write, draft, pending, snapshot) for write in writes]
+        results = [self._resolve_one(write, draft, pending, snapshot, computed_at) for write in writes]
         if not draft.ids and not draft.retired:
             return None, results, []
-        if draft.first_label + len(draft.ids) >= MAX_ENTRIES or draft.first_row + draft.row_count >= MAX_ENTRIES:
+        if draft.first_label + len(draft.ids) >= MAX_ENTRIES or draft.first_row + len(draft.computed) >= MAX_ENTRIES:
             raise InvalidInputError(f"expected at most {MAX_ENTRIES} record versions in a collection")
         frame = Frame(
             self._generation,
@@ -110,6 +113,7 @@ class Resolver:
             draft.metadatas,
             draft.texts,
             _joined(draft.vectors, self._dim),
+            computed=np.array(draft.computed, np.uint8) if any(draft.computed) else None,
         )
         text_bytes = sum(len(text.encode()) for text in draft.texts if text is not None)
         check_batch_bytes(frame.vectors.nbytes + sum(map(len, draft.metadatas)) + text_bytes)
@@ -117,7 +121,14 @@ class Resolver:
         deleted = [id_ for id_, version in draft.seen.items() if version is None] if draft.several else draft.deleted
         return frame, results, deleted
 
-    def _resolve_one(self, write: Write, draft: _Draft, pending: Pending, snapshot: Snapshot) -> list[Id] | int:
+    def _resolve_one(
+        self,
+        write: Write,
+        draft: _Draft,
+        pending: Pending,
+        snapshot: Snapshot,
+        computed_at: Callable[[int], bool],
+    ) -> list[Id] | int:
         if write.kind == "add" and write.ids is None:
             auto_ids, draft.next_auto_id = take_auto_ids(draft.next_auto_id, write.count)
             ids: list[Id] = list(auto_ids)
@@ -141,22 +152,26 @@ class Resolver:
             kept = [at for at, version in enumerate(old) if version is not None]
             ids, old = [ids[at] for at in kept], [old[at] for at in kept]
             write = replace(write, count=len(ids))
-        self._put(write, ids, old, draft)
+        self._put(write, ids, old, draft, computed_at)
         return len(ids) if write.kind == "update" else ids
 
-    def _put(self, write: Write, ids: list[Id], old: list[Version | None], draft: _Draft) -> None:
+    def _put(
+        self,
+        write: Write,
+        ids: list[Id],
+        old: list[Version | None],
+        draft: _Draft,
+        computed_at: Callable[[int], bool],
+    ) -> None:
         """Add one new version per id to the draft."""
         count = len(ids)
-        if write.vectors is None:
-            for id_, version in zip(ids, old, strict=True):
-                if version is None:
-                    raise InvalidInputError(f"expected a vector for the new id {id_!r}, got none")
         patches: Sequence[bytes | None] = write.metadatas or [None] * count
         if write.kind == "update":  # one patch for all
             patches = [patches[0]] * count
         given_texts: Sequence[str | None] = write.texts or [None] * count
-        if write.vectors is None or write.merge or None in patches or None in given_texts:
+        if write.vectors is None or write.computed or write.merge or None in patches or None in given_texts:
             old = self._complete(old)
+        renewed = self._renewed(write, ids, old, draft, computed_at)
         metadatas = [_final_metadata(version, patch, write.merge) for version, patch in zip(old, patches, strict=True)]
         texts = [
             version.text if text is None and version is not None else text
@@ -164,14 +179,7 @@ class Resolver:
         ]
         label = draft.first_label + len(draft.ids)
         labels = range(label, label + count)
-        if write.vectors is not None:
-            row = draft.first_row + draft.row_count
-            rows, previous = list(range(row, row + count)), [NONE] * count
-            draft.vectors.append(write.vectors)
-            draft.row_count += count
-        else:
-            shared = [version for version in old if version is not None]
-            rows, previous = [version.row for version in shared], [version.label for version in shared]
+        rows, previous = self._rows(write, renewed, old, draft)
         draft.ids += ids
         draft.metadatas += metadatas
         draft.texts += texts
@@ -183,6 +191,54 @@ class Resolver:
         if write.ids is not None:
             highest = max((id_ for id_ in ids if isinstance(id_, int)), default=-1)
             draft.next_auto_id = max(draft.next_auto_id, highest + 1)
+
+    def _renewed(
+        self,
+        write: Write,
+        ids: list[Id],
+        old: list[Version | None],
+        draft: _Draft,
+        computed_at: Callable[[int], bool],
+    ) -> list[bool] | None:
+        """Which records get a new vector; None: all. The others keep theirs, so they have to have one."""
+        if write.vectors is not None and write.computed is None:
+            return None
+        renewed = []
+        for at, (id_, version) in enumerate(zip(ids, old, strict=True)):
+            new = write.computed is not None and write.computed[at]
+            if version is None and not new:
+                raise InvalidInputError(f"expected a vector for the new id {id_!r}, got none")
+            if new and version is not None:  # a vector given by hand outlives a new text
+                place = version.row - draft.first_row
+                new = draft.computed[place] if place >= 0 else computed_at(version.row)
+            renewed.append(new)
+        return renewed
+
+    def _rows(
+        self, write: Write, renewed: list[bool] | None, old: list[Version | None], draft: _Draft
+    ) -> tuple[list[int], list[int]]:
+        """The row of each record and, where it shares one, the label that has it so far; new vectors go to the draft."""
+        row = draft.first_row + len(draft.computed)
+        if renewed is None:
+            assert write.vectors is not None
+            draft.vectors.append(write.vectors)
+            draft.computed += [False] * len(old)
+            return list(range(row, row + len(old))), [NONE] * len(old)
+        rows, previous = [], []
+        for new, version in zip(renewed, old, strict=True):
+            if new:
+                rows.append(row)
+                previous.append(NONE)
+                row += 1
+            else:
+                assert version is not None
+                rows.append(version.row)
+                previous.append(version.label)
+        if any(renewed):
+            assert write.vectors is not None
+            draft.vectors.append(write.vectors[np.array(renewed)])
+            draft.computed += [True] * sum(renewed)
+        return rows, previous
 
     def _complete(self, old: list[Version | None]) -> list[Version | None]:
         """The versions with their row, metadata and text, read from the stores and verified."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bitmap
-from nopokedb.embedded.storage.columns import LABEL_TYPE, NONE, ROW_TYPE, Column
+from nopokedb.embedded.storage.columns import COMPUTED, LABEL_TYPE, NONE, ROW_TYPE, Column
 from nopokedb.embedded.storage.frames import Frame
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.metadata import MetadataReader, MetadataWriter
@@ -195,6 +195,8 @@ def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
 def _row_entries(frame: Frame) -> npt.NDArray[Any]:
     entries = np.zeros(len(frame.vectors), ROW_TYPE)
     entries["norm"] = np.sqrt(squared_norms(frame.vectors))
+    if frame.computed is not None:
+        entries["flags"] = frame.computed * np.uint32(COMPUTED)
     data = frame.vectors.tobytes()
     width = frame.vectors.shape[1] * 4
     entries["crc"] = [google_crc32c.value(data[at : at + width]) for at in range(0, len(data), width)]

@@ -23,11 +23,13 @@ import numpy as np
 
 from nopokedb.embedded.resolve import Pending, Position, Resolver, take_auto_ids, versions_of
 from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.columns import COMPUTED
 from nopokedb.embedded.storage.frames import Frame, encode_frame
 from nopokedb.embedded.storage.oplog import OplogWriter
 from nopokedb.embedded.store import Store
 from nopokedb.engine import Write
 from nopokedb.errors import ClosedError, DuplicateIdError, NeedsReopenError, OutcomeUnknownError
+from nopokedb.filters import Filter
 from nopokedb.records import Id
 
 
@@ -43,6 +45,7 @@ class WritePath:
         *,
         durable: bool,
         on_publish: Callable[[Snapshot], None],
+        select: Callable[[Filter, Snapshot], list[Id]],
     ) -> None:
         self.log = log
         self.snapshot = snapshot
@@ -52,6 +55,7 @@ class WritePath:
         self._resolver = Resolver(store.generation, dim, store.reader)
         self._durable = durable
         self._on_publish = on_publish
+        self._select = select
         self._mutex = threading.RLock()  # guards the log's end, the position and the pending frames
         self._position = Position(snapshot.label_count, snapshot.row_count, snapshot.next_auto_id)
         self._pending: list[tuple[Frame, list[Id]]] = []
@@ -68,19 +72,51 @@ class WritePath:
 
     def write(self, writes: Sequence[Write]) -> list[list[Id] | int]:
         """Write one atomic batch; it is durable and visible when this returns."""
+        if writes[0].where is not None:
+            return self._write_where(writes[0])
         pending_lsn = 0
         try:
             with self._mutex:
                 self.check_usable()
                 pending_lsn = self._pending[-1][0].lsn if self._pending else 0
-                frame, results, deleted = self._resolver.resolve(
-                    writes, self._position, self._pending_versions(), self.snapshot
-                )
+                frame, results, deleted = self._resolve(writes)
                 lsn = pending_lsn if frame is None else self._append(frame, deleted)
         except DuplicateIdError:
             self._commit(pending_lsn)  # what this answer rests on may not be durable yet
             raise
         self._commit(lsn)
+        return results
+
+    def _resolve(self, writes: Sequence[Write]) -> tuple[Frame | None, list[list[Id] | int], list[Id]]:
+        return self._resolver.resolve(
+            writes, self._position, self._pending_versions(), self.snapshot, self._computed_at
+        )
+
+    def _computed_at(self, row: int) -> bool:
+        """Whether the vector of this row, which is in the log, was computed from the text."""
+        if row < self.snapshot.row_count:
+            return bool(self.snapshot.rows["flags"][row] & COMPUTED)
+        for frame, _ in self._pending:
+            place = row - frame.first_row
+            if 0 <= place < len(frame.vectors):
+                return frame.computed is not None and bool(frame.computed[place])
+        return False
+
+    def _write_where(self, write: Write) -> list[list[Id] | int]:
+        """Write what a filter selects: every batch before is applied first, and none comes between."""
+        assert write.where is not None
+        try:
+            self._take_turn(None)
+            with self._mutex:
+                self.check_usable()
+                self._serve_pending()
+                ids = self._select(write.where, self.snapshot)
+                frame, results, deleted = self._resolve([replace(write, ids=ids, count=len(ids), where=None)])
+                if frame is not None:
+                    self._append(frame, deleted)
+                    self._serve_pending()
+        finally:
+            self._step_down()
         return results
 
     def reserve_ids(self, count: int, above: int) -> list[int]:

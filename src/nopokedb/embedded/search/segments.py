@@ -54,6 +54,8 @@ class Segment:
         self._centre = centre
         self._order = order
         self._permuted: tuple[Any, npt.NDArray[np.uint8]] | None = None
+        self.scan: Segment | None = None
+        """A scan of the same rows that a graph keeps for filters, which it serves badly."""
         self.size_bytes = 0
         self.ef_at_10 = 0
         self.ef_at_100 = 0

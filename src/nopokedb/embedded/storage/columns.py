@@ -1,7 +1,7 @@
 """Append-only files of fixed-width entries: entry i stands at i * width, little-endian.
 
     vectors-G.f32   float32[dim] per row, as given by the user
-    rows-G.bin      per row: float64 norm, u32 CRC-32C of the row's bytes in vectors-G.f32, u32 zero
+    rows-G.bin      per row: float64 norm, u32 CRC-32C of the row's bytes in vectors-G.f32, u32 flags (COMPUTED)
     labels-G.bin    per label: u32 row, u32 previous label on the same row (NONE if it is the first)
 
 Entries are written by position, taken from the operation log, never from the file's length, so writing one
@@ -29,7 +29,9 @@ NONE = 0xFFFF_FFFF
 MAX_ENTRIES = NONE
 """Rows and labels are u32; a collection that reaches this needs a new generation."""
 
-ROW_TYPE = np.dtype([("norm", "<f8"), ("crc", "<u4"), ("zero", "<u4")])
+ROW_TYPE = np.dtype([("norm", "<f8"), ("crc", "<u4"), ("flags", "<u4")])
+COMPUTED = 1
+"""The vector was computed from the text, so a new text may replace it."""
 LABEL_TYPE = np.dtype([("row", "<u4"), ("previous", "<u4")])
 
 _MIN_EXTENT = 64 * 1024

@@ -8,13 +8,14 @@ Layout, little-endian, sections without padding:
     u32 retired_count        labels that stop being live, after the new ones became live
     u32 first_label, u32 first_row
     u64 next_auto_id         the counter of automatic ids after this batch
-    u32 dim, u32 zero
+    u32 dim, u32 flags       bit 0: the section "computed" is there
     u32[label_count] row of each new label (a new row, or an older one that it shares)
     u32[label_count] previous label on that row, NONE if the row is new
     u32[retired_count] retired labels
     i32[label_count] length of each str id in bytes, -1 for an int id
     u32[label_count] length of each metadata
     i32[label_count] length of each text, -1 for none
+    u8[row_count] computed   1: the vector was computed from the text; only with flag bit 0
     ids                      i64 or UTF-8, in order
     metadata                 JSON, in order
     texts                    UTF-8, in order
@@ -53,6 +54,8 @@ class Frame:
     vectors: Vectors
     """Shape (row_count, dim)."""
     lsn: int = 0
+    computed: npt.NDArray[np.uint8] | None = None
+    """Per new row 1 if its vector was computed from the text; None: all were given by hand."""
 
     @property
     def label_count(self) -> int:
@@ -83,7 +86,7 @@ def encode_frame(frame: Frame) -> bytes:
                 frame.first_row,
                 frame.next_auto_id,
                 frame.vectors.shape[1],
-                0,
+                0 if frame.computed is None else 1,
             ),
             frame.rows.astype("<u4", copy=False).tobytes(),
             frame.previous.astype("<u4", copy=False).tobytes(),
@@ -91,6 +94,7 @@ def encode_frame(frame: Frame) -> bytes:
             id_lengths.tobytes(),
             np.fromiter(map(len, frame.metadatas), "<u4", count).tobytes(),
             np.array([-1 if text is None else len(text) for text in texts], "<i4").tobytes(),
+            b"" if frame.computed is None else frame.computed.tobytes(),
             ids,
             *frame.metadatas,
             *(text for text in texts if text is not None),
@@ -101,7 +105,7 @@ def encode_frame(frame: Frame) -> bytes:
 
 def decode_frame(payload: bytes, lsn: int) -> Frame:
     """The frame that `encode_frame` wrote; the vectors are a view of `payload`."""
-    generation, labels, row_count, retired, first_label, first_row, next_auto_id, dim, _ = _HEAD.unpack_from(payload)
+    generation, labels, row_count, retired, first_label, first_row, next_auto_id, dim, flags = _HEAD.unpack_from(payload)
     at = _HEAD.size
 
     def numbers(dtype: str, count: int) -> npt.NDArray[Any]:
@@ -122,6 +126,7 @@ def decode_frame(payload: bytes, lsn: int) -> Frame:
     id_lengths = numbers("<i4", labels).tolist()
     metadata_lengths = numbers("<u4", labels).tolist()
     text_lengths = numbers("<i4", labels).tolist()
+    computed = numbers("u1", row_count) if flags & 1 else None
     ids: list[Id] = [
         piece.decode() if length >= 0 else _I64.unpack(piece)[0]
         for length, piece in zip(id_lengths, pieces([8 if n < 0 else n for n in id_lengths]), strict=True)
@@ -145,4 +150,5 @@ def decode_frame(payload: bytes, lsn: int) -> Frame:
         texts,
         vectors,
         lsn,
+        computed,
     )

@@ -30,6 +30,10 @@ class Settings:
     M: int
     ef_construction: int
     index: str
+    text_language: str = "en"
+    embed_name: str = ""
+    """The model that turns texts into vectors, "" for none."""
+    embed_fingerprint: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,9 @@ def read_manifest(folder: Path) -> Manifest | None:
             "update nopokedb to open it"
         )
     try:
-        fields["settings"] = Settings(**fields["settings"])
+        settings = fields["settings"]
+        settings["embed_fingerprint"] = tuple(settings.get("embed_fingerprint", ()))
+        fields["settings"] = Settings(**settings)
         fields["segments"] = tuple(SegmentFile(**segment) for segment in fields["segments"])
         return Manifest(**fields)
     except (TypeError, KeyError) as error:

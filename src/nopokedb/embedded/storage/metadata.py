@@ -3,6 +3,7 @@
     records(label PRIMARY KEY, id, row, metadata JSONB, has_text, crc)    the index on id ends in the label by itself
     texts(label PRIMARY KEY, text, crc)                                   only of records that have a text
     state(key PRIMARY KEY, value)                                         applied_lsn
+    fields, field_values                                                  derived, see field_index.py
 
 Rows are only ever added (`forget` removes such as nobody has seen): a label never changes its meaning, so what was
 read once stays right. Commits are not synced (the operation log has the batches); `checkpoint` makes them durable. A
@@ -15,18 +16,26 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import apsw
 import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import orjson
 
+from nopokedb.embedded.storage import field_index
+from nopokedb.embedded.storage.field_index import select_from_index
 from nopokedb.embedded.storage.files import open_file, sync
+from nopokedb.embedded.storage.filter_sql import Condition, add_functions, select_groups, select_labels
 from nopokedb.embedded.storage.frames import Frame
 from nopokedb.errors import ClosedError, CorruptionError
+from nopokedb.filters import Test
 from nopokedb.records import Id
 
 _KEY = struct.Struct("<IIB")
@@ -39,7 +48,13 @@ _SCHEMA = (
     "CREATE TABLE state(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "INSERT INTO state VALUES('applied_lsn', 0)",
 )
+_SCAN_LABELS = 2_048
+"""So few labels are looked through faster than an index is asked."""
+_PART_LABELS = 32_768
+"""Labels that are worth a thread of their own when records are looked through (3 ms)."""
 _SELECT = "SELECT label, id, row, json(metadata), has_text, crc FROM records "
+Labels: TypeAlias = npt.NDArray[np.int64]
+_THREADS = min(4, os.cpu_count() or 1)
 _PAGE = 512
 _PATIENCE_MS = 10_000
 """Longest wait for another connection's lock; such locks are held for the length of one call."""
@@ -55,6 +70,17 @@ class Stored:
     row: int
     metadata: bytes
     has_text: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the metadata that has an index."""
+
+    number: int
+    path: tuple[str, ...]
+    automatic: bool
+    """Made because filters use it often, not because somebody asked."""
+    ready: bool
 
 
 def record_crc(label: int, row: int, id_: Id, metadata: bytes, has_text: bool) -> int:
@@ -78,6 +104,7 @@ def _connect(path: Path, *, writable: bool, immutable: bool = False) -> apsw.Con
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     else:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    add_functions(connection)
     # Closing the last connection would checkpoint and remove the WAL; in a forked child that must not happen,
     # and in the parent the checkpoint module does it in the right order.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -101,7 +128,7 @@ class MetadataReader:
         self._closed = False
 
     @contextmanager
-    def _connection(self) -> Iterator[apsw.Connection]:
+    def connection(self) -> Iterator[apsw.Connection]:
         if self._closed:
             raise ClosedError("the database is closed")
         with _reported(self.path):
@@ -119,7 +146,7 @@ class MetadataReader:
     def fetch(self, labels: Sequence[int]) -> dict[int, Stored]:
         """The stored versions with these labels; each is verified against its CRC."""
         found: dict[int, Stored] = {}
-        with self._connection() as connection:
+        with self.connection() as connection:
             for chunk in _padded(labels):
                 marks = ",".join("?" * len(chunk))
                 for row in connection.execute(_SELECT + f"WHERE label IN ({marks})", chunk):  # marks only
@@ -132,7 +159,7 @@ class MetadataReader:
         found: dict[int, str] = {}
         if not labels:
             return found
-        with self._connection() as connection:
+        with self.connection() as connection:
             for chunk in _padded(labels):
                 marks = ",".join("?" * len(chunk))
                 query = f"SELECT label, text, crc FROM texts WHERE label IN ({marks})"  # noqa: S608  # marks only
@@ -147,7 +174,7 @@ class MetadataReader:
     def newest(self, ids: Iterable[Id], label_count: int) -> list[int | None]:
         """For each id the newest label below `label_count`, or None. It may be retired."""
         query = "SELECT label FROM records WHERE id=? AND label<? ORDER BY label DESC LIMIT 1"
-        with self._connection() as connection:
+        with self.connection() as connection:
             rows = (connection.execute(query, (id_, label_count)).fetchone() for id_ in ids)
             return [None if row is None else row[0] for row in rows]
 
@@ -161,13 +188,60 @@ class MetadataReader:
                 "WHERE id>=? AND (id, label)>(?, ?) AND label<? ",
                 (after[0], *after, label_count),
             )
-        with self._connection() as connection:
+        with self.connection() as connection:
             cursor = connection.execute(_SELECT + where + "ORDER BY id, label LIMIT ?", (*bindings, _PAGE))
             return [self._verified(row) for row in cursor]
 
+    def fields(self) -> list[Field]:
+        """The fields that have an index, those under construction too."""
+        with self.connection() as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fields'").fetchone():
+                return []  # a folder from before there were any, opened read-only
+            rows = connection.execute("SELECT number, path, automatic, ready FROM fields ORDER BY number").fetchall()
+        return [
+            Field(number, tuple(orjson.loads(path)), bool(automatic), bool(ready))
+            for number, path, automatic, ready in rows
+        ]
+
+    def matching(self, test: Test, start: int, stop: int) -> tuple[Labels, bool]:
+        """The labels in [start, stop), live or not, whose metadata pass; and whether an index said so."""
+        if stop - start > _SCAN_LABELS:
+            for indexed in self.fields():
+                if indexed.ready and indexed.path == test.path:
+                    condition = select_from_index(test, indexed.number)
+                    if condition is not None:
+                        labels = self._labels(condition, 0, stop)
+                        return labels[labels >= start] if start else labels, True
+        condition = select_labels(test)
+        parts = max(1, min(_THREADS, (stop - start) // _PART_LABELS))
+        bounds = [start + (stop - start) * at // parts for at in range(parts + 1)]
+        if parts == 1:
+            return self._labels(condition, start, stop), False
+        with ThreadPoolExecutor(parts) as pool:  # SQLite runs without the interpreter lock
+            found = pool.map(lambda at: self._labels(condition, bounds[at], bounds[at + 1]), range(parts))
+            return np.concatenate(list(found)), False
+
+    def _labels(self, condition: Condition, start: int, stop: int) -> Labels:
+        with self.connection() as connection:
+            text = connection.execute(condition.sql, {**condition.bindings, "start": start, "stop": stop}).get
+        return _numbers(text)
+
+    def groups(self, path: tuple[str, ...], stop: int) -> Iterator[tuple[list[Any], Labels]] | None:
+        """The values of a field with the labels below `stop` that have them: elements of lists together, as the list
+        has them. None where SQLite cannot tell: behind lists of dicts, or for keys that its JSON paths cannot hold."""
+        condition = select_groups(path)
+        if condition is None:
+            return None
+        with self.connection() as connection:
+            rows = connection.execute(condition.sql, {**condition.bindings, "stop": stop}).fetchall()
+        return (
+            (orjson.loads(value) if isinstance(orjson.loads(value), list) else [orjson.loads(value)], _numbers(labels))
+            for value, labels in rows
+        )
+
     def applied(self) -> tuple[int, int]:
         """The lsn up to which batches are in here, and the number above all labels."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             lsn: Any = connection.execute("SELECT value FROM state WHERE key='applied_lsn'").get
             last: Any = connection.execute("SELECT max(label) FROM records").get
         return lsn, 0 if last is None else last + 1
@@ -199,6 +273,16 @@ class MetadataWriter:
                 with self._connection:
                     for statement in _SCHEMA:
                         self._connection.execute(statement)
+            with self._connection:
+                for statement in field_index.SCHEMA:
+                    self._connection.execute(statement)
+                # The building of these was interrupted.
+                self._connection.execute("DELETE FROM field_values WHERE field IN (SELECT number FROM fields WHERE NOT ready)")
+                self._connection.execute("DELETE FROM fields WHERE NOT ready")
+            self._fields: dict[int, tuple[str, ...]] = {
+                number: tuple(orjson.loads(path))
+                for number, path in self._connection.execute("SELECT number, path FROM fields")
+            }
             # A connection of its own: the other one may be inside a transaction of another thread.
             self._checkpointer = _connect(path, writable=True)
             self._checkpointer.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
@@ -237,14 +321,64 @@ class MetadataWriter:
                 ]
                 if texts:
                     connection.executemany("INSERT INTO texts VALUES(?, ?, ?)", texts)
+                if self._fields:
+                    self._index(labels, frame.metadatas)
             connection.execute("UPDATE state SET value=? WHERE key='applied_lsn'", (wanted[-1].lsn,))
         self.applied_lsn = wanted[-1].lsn
+
+    def _index(self, labels: Iterable[int], metadatas: Iterable[bytes], only: int | None = None) -> None:
+        """Add the values of these versions to the indexes, or to one of them."""
+        fields = self._fields if only is None else {only: self._fields[only]}
+        field_index.insert(
+            self._connection,
+            (
+                row
+                for label, metadata in zip(labels, metadatas, strict=True)
+                for row in field_index.entries(fields, label, orjson.loads(metadata))
+            ),
+        )
+
+    def add_field(self, path: tuple[str, ...], *, automatic: bool) -> int:
+        """Begin an index: from now on new records are added to it. `fill_field` adds the others."""
+        with _reported(self.path), self._connection as connection:
+            connection.execute(
+                "INSERT INTO fields(path, automatic, ready) VALUES(?, ?, 0)", (field_index.path_key(path), automatic)
+            )
+        number = self._connection.last_insert_rowid()
+        self._fields[number] = path
+        return number
+
+    def fill_field(self, number: int, start: int, stop: int) -> None:
+        """Add the records with labels in [start, stop)."""
+        with _reported(self.path), self._connection as connection:
+            rows = connection.execute(
+                "SELECT label, json(metadata) FROM records WHERE label>=? AND label<?", (start, stop)
+            ).fetchall()
+            self._index([label for label, _ in rows], [metadata for _, metadata in rows], number)
+
+    def finish_field(self, number: int) -> None:
+        """All records are in: filters may use it."""
+        with _reported(self.path), self._connection as connection:
+            connection.execute("UPDATE fields SET ready=1 WHERE number=?", (number,))
+
+    def keep_field(self, number: int) -> None:
+        """Somebody asked for an index that is there by itself."""
+        with _reported(self.path), self._connection as connection:
+            connection.execute("UPDATE fields SET automatic=0 WHERE number=?", (number,))
+
+    def drop_field(self, number: int) -> None:
+        """Forget an index."""
+        with _reported(self.path), self._connection as connection:
+            connection.execute("DELETE FROM fields WHERE number=?", (number,))
+            connection.execute("DELETE FROM field_values WHERE field=?", (number,))
+        self._fields.pop(number, None)
 
     def forget(self, first_label: int, applied_lsn: int) -> None:
         """Remove versions from `first_label` on, whose batches the log lost (durability="os" and a power cut)."""
         with _reported(self.path), self._connection as connection:
             connection.execute("DELETE FROM records WHERE label>=?", (first_label,))
             connection.execute("DELETE FROM texts WHERE label>=?", (first_label,))
+            connection.execute("DELETE FROM field_values WHERE label>=?", (first_label,))
             connection.execute("UPDATE state SET value=? WHERE key='applied_lsn'", (applied_lsn,))
         self.applied_lsn = applied_lsn
 
@@ -273,6 +407,11 @@ class MetadataWriter:
     def close(self) -> None:
         self._checkpointer.close()
         self._connection.close()
+
+
+def _numbers(text: str | None) -> Labels:
+    """What `group_concat` has put together."""
+    return np.fromstring(text, np.int64, sep=",") if text else np.empty(0, np.int64)
 
 
 @contextmanager

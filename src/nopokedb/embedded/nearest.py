@@ -1,0 +1,186 @@
+"""The rows of the nearest vectors in one snapshot: per segment and tail the cheapest way that reaches the recall.
+
+    exact   every allowed row compared: the tail, few rows, selective filters
+    scan    all codes compared, the allowed rows kept inside the scan; then exact keys of the best `ef`
+    graph   a walk through the neighbourhoods; then exact keys of the best `ef`
+
+Under a filter a list that was long enough for all rows may be too short for those that are allowed: their order among
+the codes is decided by smaller differences. So the list is doubled until the k best stay what they were, and rows
+that no list settles are compared exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from nopokedb.embedded.allowed import Allowed
+from nopokedb.embedded.search.exact import (
+    Floats,
+    Rows,
+    keys_by_rows,
+    keys_of_range,
+    nearest,
+    prepare_queries,
+    rounding_slack,
+)
+from nopokedb.embedded.search.segments import Segment
+from nopokedb.embedded.snapshot import Snapshot
+
+_EXACT_ROWS = 2_048
+"""As few rows as this are compared exactly in less time than an index takes (0.05 ms)."""
+_SCAN_ROW_COST = 1 / 16
+"""A scanned code costs about a sixteenth of an exact comparison."""
+_GRAPH_MIN_ALLOWED = 0.5
+"""A graph in which less than this share of the rows is allowed walks mostly through the others: a scan or exact then."""
+_CPU_COUNT = os.cpu_count() or 1
+
+
+def nearest_rows(
+    space: str, snapshot: Snapshot, allowed: Allowed, queries: Floats, k: int, ef: int | None
+) -> list[Rows]:
+    """Per query the allowed rows with the k smallest float32 keys, and those that float32 cannot tell from them."""
+    prepared = prepare_queries(space, queries)
+    found = _Candidates(space, snapshot, allowed, prepared, k, ef)
+    threads = faiss.omp_get_max_threads()
+    wanted = 1 if len(queries) == 1 else _CPU_COUNT
+    if threads != wanted:
+        faiss.omp_set_num_threads(wanted)
+    try:
+        for segment in snapshot.segments:
+            found.search_segment(segment)
+        found.compare(range(len(queries)), snapshot.tail_start, snapshot.row_count)
+    finally:
+        if threads != wanted:  # the setting belongs to the calling thread, which is the user's
+            faiss.omp_set_num_threads(threads)
+    return found.best()
+
+
+class _Candidates:
+    """Rows and keys found so far, per query."""
+
+    def __init__(
+        self, space: str, snapshot: Snapshot, allowed: Allowed, prepared: Floats, k: int, ef: int | None
+    ) -> None:
+        self._space = space
+        self._snapshot = snapshot
+        self._vectors = snapshot.vectors
+        self._norms = snapshot.rows["norm"]
+        self._allowed = allowed
+        self._prepared = prepared
+        self._k = k
+        self._ef = ef
+        self._keys: list[list[Floats]] = [[] for _ in prepared]
+        self._rows: list[list[Rows]] = [[] for _ in prepared]
+
+    def best(self) -> list[Rows]:
+        found = []
+        for at, query in enumerate(self._prepared):
+            keys, rows = _joined(self._keys[at]), _joined(self._rows[at])
+            # Only a dot product's rounding depends on the lengths of the rows.
+            longest = float(self._norms[rows].max()) if self._space == "ip" and len(rows) else 1.0
+            found.append(nearest(keys, rows, self._k, rounding_slack(self._space, query, longest)))
+        return found
+
+    def search_segment(self, segment: Segment) -> None:
+        """Add the segment's candidates of each query."""
+        start, stop = segment.start, segment.stop
+        count = self._allowed.count(start, stop)
+        if not count:
+            return
+        chosen = self._choose(segment, count)
+        if chosen is None:
+            self.compare(range(len(self._prepared)), start, stop)
+            return
+        bits = self._allowed.bits(start, stop)
+        length = min(max(self._k, chosen.ef_for(self._k) if self._ef is None else self._ef), count)
+        # A calibrated list is long enough among all rows. With rows left out, by a filter or because a graph has to
+        # walk around retired ones, it shows in a longer list whether it is.
+        settles = self._ef is None and bits is not None and (self._allowed.filtered or chosen.kind != "scan")
+        searched = min(2 * length, count) if settles else length
+        rows = chosen.search(self._prepared, searched, bits)
+        keys = keys_by_rows(self._space, self._prepared, self._vectors, self._norms, rows)
+        for at in range(len(self._prepared)):
+            line, line_keys = rows[at], keys[at]
+            if settles and not self._stays(line_keys, length, count):
+                line, line_keys = self._longer(chosen, at, searched, count, bits)
+            if not math.isfinite(line_keys.max(initial=0.0)):  # a missing row has the key +Inf
+                there = line >= 0
+                line, line_keys = line[there], line_keys[there]
+            if len(line) < min(self._k, count):  # never fewer than there are
+                self.compare([at], start, stop)
+            else:
+                self._keys[at].append(line_keys)
+                self._rows[at].append(line)
+
+    def _choose(self, segment: Segment, count: int) -> Segment | None:
+        """The index to ask for `count` allowed rows of the segment; None: compare them all, which is cheaper."""
+        if segment.kind != "scan" and segment.scan is not None and (
+            count < _GRAPH_MIN_ALLOWED * segment.row_count or (self._allowed.filtered and self._ef is None)
+        ):
+            segment = segment.scan
+        if self._ef is not None:
+            return segment
+        length = min(max(self._k, segment.ef_for(self._k)), count)
+        graph = segment.kind != "scan"
+        cost = length + (0 if graph else segment.row_count * _SCAN_ROW_COST)
+        if count <= max(_EXACT_ROWS, cost) or (graph and count < _GRAPH_MIN_ALLOWED * segment.row_count):
+            return None
+        return segment
+
+    def _stays(self, keys: Floats, length: int, count: int) -> bool:
+        """Whether the k best of the whole list are in its first `length` places."""
+        if len(keys) <= length:
+            return len(keys) >= count  # all there are, or no longer list was asked for
+        k = min(self._k, length)
+        return bool(keys[length:].min() >= np.partition(keys[:length], k - 1)[k - 1])
+
+    def _longer(self, index: Segment, at: int, searched: int, count: int, bits: Any) -> tuple[Rows, Floats]:
+        """The first list that a list of twice its length would not change; empty where comparing all is cheaper."""
+        query = self._prepared[at : at + 1]
+        while 4 * searched <= count:
+            length, searched = searched, 2 * searched
+            rows = index.search(query, searched, bits)
+            keys = keys_by_rows(self._space, query, self._vectors, self._norms, rows)
+            if self._stays(keys[0], length, count):
+                return rows[0], keys[0]
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+
+    def compare(self, queries: Sequence[int], start: int, stop: int) -> None:
+        """Add all allowed rows of [start, stop) as candidates of these queries."""
+        if start >= stop:
+            return
+        space, vectors, norms = self._space, self._vectors, self._norms
+        count = self._allowed.count(start, stop)
+        if not count:
+            return
+        if 2 * count < stop - start:
+            chosen = self._allowed.members(start, stop)
+            for at in queries:
+                keys = keys_by_rows(space, self._prepared[at : at + 1], vectors, norms, chosen[None, :])
+                self._keys[at].append(keys[0])
+                self._rows[at].append(chosen)
+            return
+        rows = np.arange(start, stop)
+        kept = None
+        if count < stop - start:
+            bits = self._allowed.bits(start, stop)
+            assert bits is not None
+            kept = np.unpackbits(bits, bitorder="little", count=stop - start).view(np.bool_)
+            rows = rows[kept]
+        for at in queries:
+            line = keys_of_range(space, self._prepared[at], vectors, norms, start, stop)
+            self._keys[at].append(line if kept is None else line[kept])
+            self._rows[at].append(rows)
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -1,0 +1,170 @@
+"""The arguments of a query -> a checked `Query`. Combinations without a meaning are refused here, for every engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from nopokedb.embed import Embedder
+from nopokedb.engine import Query
+from nopokedb.errors import InvalidInputError
+from nopokedb.filters import parse_filter, parse_path
+from nopokedb.records import (
+    MAX_K,
+    Id,
+    Part,
+    check_choice,
+    check_fraction,
+    check_ids,
+    check_include,
+    check_int,
+    check_vector,
+    check_vectors,
+    shown,
+)
+from nopokedb.text_query import TextQuery, parse_text_query
+
+MAX_EF = 10_000_000
+MAX_GROUP_SIZE = 1_000
+MAX_EXAMPLES = 1_000
+Fusion = Literal["rrf", "weighted"]
+
+
+class Asker:
+    """Checks questions to one collection."""
+
+    def __init__(self, dim: int, space: str, ef: int | None, embedder: Embedder | None) -> None:
+        self._dim = dim
+        self._space = space
+        self._ef = ef
+        self._embedder = embedder
+
+    def one(self, vector: Any, k: Any, ef: Any, include: Any, where: Any, max_distance: Any, **options: Any) -> Query:
+        """The question of `NoPokeDB.query`."""
+        vectors = None
+        if vector is not None:
+            if isinstance(vector, str):
+                vector = self._embed([vector])[0]
+            vectors = check_vector(vector, self._dim, self._space)[None, :]
+        return self._query(vectors, k, ef, include, where, max_distance, options)
+
+    def many(self, vectors: Any, k: Any, ef: Any, include: Any, where: Any, max_distance: Any, **options: Any) -> Query:
+        """The questions of `NoPokeDB.query_many`."""
+        if isinstance(vectors, Sequence) and len(vectors) and all(isinstance(item, str) for item in vectors):
+            if isinstance(vectors, str):
+                raise InvalidInputError("expected a list of strs or vectors, got one str; wrap it in a list")
+            vectors = self._embed(list(vectors))
+        checked = check_vectors(vectors, self._dim, self._space)
+        return self._query(checked, k, ef, include, where, max_distance, options)
+
+    def _embed(self, texts: list[str]) -> Any:
+        if self._embedder is None:
+            raise InvalidInputError(
+                "expected a vector, got a str: this collection was opened without embed=, which turns texts into "
+                "vectors; to match words use text="
+            )
+        return self._embedder(texts)
+
+    def _query(
+        self, vectors: Any, k: Any, ef: Any, include: Any, where: Any, max_distance: Any, options: dict[str, Any]
+    ) -> Query:
+        query = Query(
+            vectors,
+            check_int("k", k, 1, MAX_K),
+            self._ef if ef is None else check_int("ef", ef, 1, MAX_EF),
+            check_include(include),
+        )
+        if where is not None:
+            query.where = parse_filter(where)
+        if max_distance is not None:
+            query.max_distance = _check_distance(max_distance)
+        if options:
+            _add_options(query, ef is not None, **options)
+        elif vectors is None:
+            raise InvalidInputError("expected a vector, text= or like=, got none of them")
+        return query
+
+
+def _add_options(
+    query: Query,
+    ef_given: bool,
+    *,
+    text: str | Sequence[str] | None = None,
+    like: Sequence[Id] | None = None,
+    unlike: Sequence[Id] | None = None,
+    fusion: str = "rrf",
+    alpha: float | None = None,
+    diversity: float | None = None,
+    group_by: str | None = None,
+    group_size: int | None = None,
+    highlight: bool = False,
+) -> None:
+    """What only some questions have."""
+    if text is not None:
+        query.texts = _texts(text, 1 if query.vectors is None else len(query.vectors))
+    if like is not None or unlike is not None:
+        if query.vectors is not None or like is None:
+            raise InvalidInputError("expected a vector or like=, and unlike= only beside like=")
+        query.like, query.unlike = _examples("like", like), _examples("unlike", unlike or [])
+        if not query.like:
+            raise InvalidInputError("expected like= to name at least one record, got none")
+        if both := set(query.like) & set(query.unlike):
+            raise InvalidInputError(f"expected different records in like= and unlike=, got {both.pop()!r} in both")
+    by_vector = query.vectors is not None or bool(query.like)
+    if not by_vector and query.texts is None:
+        raise InvalidInputError("expected a vector, text= or like=, got none of them")
+    check_choice("fusion", fusion, Fusion)
+    if fusion == "weighted":
+        if not (by_vector and query.texts):
+            raise InvalidInputError("expected a vector and text= with fusion='weighted', got one of them")
+        query.alpha = check_fraction("alpha", 0.5 if alpha is None else alpha)
+    elif alpha is not None:
+        raise InvalidInputError("expected alpha only with fusion='weighted'")
+    if not by_vector and (ef_given or query.max_distance is not None):
+        raise InvalidInputError("expected ef and max_distance only where a vector is asked for: BM25 has neither")
+    if diversity is not None:
+        query.diversity = check_fraction("diversity", diversity)
+    if group_by is not None:
+        if diversity is not None:
+            raise InvalidInputError("expected one of diversity and group_by, got both")
+        query.group_by = parse_path(group_by, place="group_by")
+        query.group_size = check_int("group_size", 1 if group_size is None else group_size, 1, MAX_GROUP_SIZE)
+    elif group_size is not None:
+        raise InvalidInputError("expected group_size only with group_by")
+    if not isinstance(highlight, bool):
+        raise InvalidInputError(f"expected highlight to be a bool, got {shown(highlight)}")
+    if highlight and query.texts is None:
+        raise InvalidInputError("expected text= with highlight=True: it is the words of the text that are marked")
+    query.highlight = highlight
+
+
+def _texts(text: object, count: int) -> list[TextQuery]:
+    if isinstance(text, str) or not isinstance(text, Sequence):
+        return [parse_text_query(text)]
+    if len(text) != count:
+        raise InvalidInputError(f"expected one text or as many as vectors ({count}), got {len(text)}")
+    return [parse_text_query(item) for item in text]
+
+
+def _examples(name: str, ids: object) -> list[Id]:
+    found = check_ids(ids)  # type: ignore[arg-type]  # checked there
+    if len(found) > MAX_EXAMPLES:
+        raise InvalidInputError(f"expected at most {MAX_EXAMPLES} ids in {name}=, got {len(found)}")
+    return found
+
+
+def _check_distance(value: Any) -> float:
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.nan
+        if not math.isnan(number):
+            return number
+    raise InvalidInputError(f"expected max_distance to be a number, got {shown(value)}")
+
+
+__all__ = ["MAX_EF", "Asker", "Part"]

@@ -56,6 +56,7 @@ _SELECT = "SELECT label, id, row, json(metadata), has_text, crc FROM records "
 Labels: TypeAlias = npt.NDArray[np.int64]
 _THREADS = min(4, os.cpu_count() or 1)
 _PAGE = 512
+_PAGE_CHARACTERS = 4 * 2**20
 _PATIENCE_MS = 10_000
 """Longest wait for another connection's lock; such locks are held for the length of one call."""
 _CHECKPOINT_PATIENCE_MS = 1_000
@@ -170,6 +171,28 @@ class MetadataReader:
         if len(found) < len(labels):
             raise CorruptionError("a text is missing", file=str(self.path))
         return found
+
+    def texts_between(self, start: int, stop: int) -> Iterator[list[tuple[int, str]]]:
+        """The texts of the labels in [start, stop), ascending, in pages of up to 512 texts that end with the one that
+        brings them to 4 Mi characters. Each page is read by a call of its own: no read transaction waits for the caller."""
+        while start < stop:
+            page: list[tuple[int, str]] = []
+            size = 0
+            with self._connection() as connection:
+                query = "SELECT label, text, crc FROM texts WHERE label>=? AND label<? ORDER BY label LIMIT ?"
+                cursor = connection.execute(query, (start, stop, _PAGE))
+                for label, text, crc in cursor:
+                    if not isinstance(text, str) or crc != _text_crc(label, text):
+                        raise CorruptionError(f"the text of label {label} is damaged", file=str(self.path))
+                    page.append((label, text))
+                    size += len(text)
+                    if size >= _PAGE_CHARACTERS:
+                        cursor.close()
+                        break
+            if not page:
+                return
+            start = page[-1][0] + 1
+            yield page
 
     def newest(self, ids: Iterable[Id], label_count: int) -> list[int | None]:
         """For each id the newest label below `label_count`, or None. It may be retired."""

@@ -20,6 +20,7 @@ from nopokedb.errors import (
     DatabaseLockedError,
     DuplicateIdError,
     ForkedHandleError,
+    InvalidFilterError,
     InvalidIdError,
     InvalidInputError,
     InvalidMetadataError,
@@ -35,7 +36,8 @@ from nopokedb.errors import (
     RecordNotFoundError,
     SettingsMismatchError,
 )
-from nopokedb.records import Hit, Record
+from nopokedb.records import Group, Hit, Record
+from nopokedb.where import F
 
 __version__ = "1.0.0.dev0"
 
@@ -48,8 +50,11 @@ __all__ = [
     "CorruptionError",
     "DatabaseLockedError",
     "DuplicateIdError",
+    "F",
     "ForkedHandleError",
+    "Group",
     "Hit",
+    "InvalidFilterError",
     "InvalidIdError",
     "InvalidInputError",
     "InvalidMetadataError",

@@ -6,8 +6,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-from nopokedb.database import resolve_folder
 from nopokedb.errors import CollectionNotFoundError, CorruptionError, InvalidInputError, NewerFormatError
+from nopokedb.opening import resolve_folder
 
 _DROPPED = ".dropped-"
 """How folders begin that are being deleted. No collection can have such a name."""

@@ -2,54 +2,44 @@
 
 from __future__ import annotations
 
-import math
-import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
+from typing import Any, Final
 
 from nopokedb.batch import Batch
-from nopokedb.engine import Engine, Stats, Write
+from nopokedb.embed import Model, make_embedder, stored_embedder
+from nopokedb.engine import Stats, Write
 from nopokedb.errors import (
     ClosedError,
     InvalidInputError,
     NoPokeError,
     RecordNotFoundError,
 )
-from nopokedb.intake import BulkKind, Columns, add_write, bulk_writes, progress_bar, upsert_write
+from nopokedb.filters import Scalar
+from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records
+from nopokedb.opening import open_engine, resolve_folder
+from nopokedb.question import MAX_EF, Asker, Fusion, check_fields, indexable, options_of, order_of
 from nopokedb.records import (
     MAX_DIM,
-    MAX_K,
     Durability,
-    Hit,
     Id,
     IndexKind,
     Part,
     Record,
     Space,
-    Vectors,
     check_choice,
     check_id,
-    check_ids,
     check_include,
     check_int,
     check_sequence_of_ids,
-    check_vector,
-    check_vectors,
     encode_metadata,
     shown,
 )
+from nopokedb.where import Where, parse_filter, parse_path
 
-if TYPE_CHECKING:
-    from nopokedb.embedded.storage.manifest import Settings
-
-_COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_MAX_M, _MAX_EF_CONSTRUCTION, _MAX_EF = 256, 10_000, 10_000_000
+_MAX_M, _MAX_EF_CONSTRUCTION = 256, 10_000
 MISSING: Final = object()
 
 
@@ -74,6 +64,11 @@ class NoPokeDB:
         collection: name of a folder below `path`.
         index: "auto" (a scan of short codes, a graph when the collection is large), "exact", "scan", "graph" or
             "hnsw".
+        indexed_fields: fields of the metadata to keep an index on (`create_index`); of an existing collection, some of
+            those that have one.
+        text_language: language of the texts, for stemming and stop words: an ISO code such as "en" or "de", or "none".
+        embed: what turns texts into vectors: a callable (list of n strs -> vectors of shape (n, dim)), or the name of
+            a model that ships inside a wheel ("wordllama", extra "embed"). Its name and a fingerprint are stored.
         durability: "full" syncs each batch to the medium before it returns; "os" hands it to the operating
             system, which survives a killed process but not a power cut.
         read_only: look, do not write; `refresh()` moves forward to what the writer has published.
@@ -101,6 +96,9 @@ class NoPokeDB:
         *,
         collection: str | None = None,
         index: IndexKind = "auto",
+        indexed_fields: Sequence[str] = (),
+        text_language: str = "en",
+        embed: str | Model | None = None,
         durability: Durability = "full",
         read_only: bool = False,
         max_memory: int | None = None,
@@ -116,40 +114,32 @@ class NoPokeDB:
         check_choice("durability", durability, Durability)
         check_int("M", M, 2, _MAX_M)
         check_int("ef_construction", ef_construction, 1, _MAX_EF_CONSTRUCTION)
-        self.ef = None if ef is None else check_int("ef", ef, 1, _MAX_EF)
+        self.ef = None if ef is None else check_int("ef", ef, 1, MAX_EF)
         self.max_elements = max_elements
         self.M, self.ef_construction = M, ef_construction
         self.path = str(resolve_folder(path, collection))
-        self._engine = self._open(dim, space, M, ef_construction, index, durability, bool(read_only), max_memory)
+        fields = [indexable(field) for field in check_fields(indexed_fields)]
+        embedder = None if embed is None else make_embedder(embed)
+        if embedder is not None and dim is not None and dim != embedder.dim:
+            raise InvalidInputError(
+                f"expected dim={embedder.dim}, the dimension of the model {embedder.name!r}, got dim={dim}"
+            )
+        settings = {"space": space, "M": M, "ef_construction": ef_construction, "index": index}
+        self._engine = open_engine(
+            Path(self.path),
+            dim,
+            embedder,
+            fields,
+            {**settings, "text_language": text_language},
+            durability,
+            bool(read_only),
+            max_memory,
+        )
         self.dim: int = self._engine.dim
         self.space: str = self._engine.space
-
-    def _open(
-        self,
-        dim: int | None,
-        space: str,
-        M: int,
-        ef_construction: int,
-        index: str,
-        durability: str,
-        read_only: bool,
-        max_memory: int | None,
-    ) -> Engine:
-        # Imported here: `import nopokedb` stays quick, native libraries load with the first open.
-        from nopokedb.embedded.engine import EmbeddedEngine
-        from nopokedb.embedded.recovery import require_collection
-        from nopokedb.embedded.storage.manifest import Settings
-
-        folder = Path(self.path)
-        settings: Settings | None = None
-        if dim is not None:
-            settings = Settings(dim, space, M, ef_construction, index)
-        else:
-            stored = require_collection(folder).settings
-            settings = Settings(stored.dim, stored.space if space == "cosine" else space, M, ef_construction, index)
-        return EmbeddedEngine(
-            folder, settings=settings, durability=durability, read_only=read_only, max_memory=max_memory
-        )
+        embed_texts = embedder or stored_embedder(self._engine.embed_name, self._engine.embed_fingerprint)
+        self._intake = Intake(self.dim, self.space, embed_texts)
+        self._asker = Asker(self.dim, self.space, embed_texts)
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -211,8 +201,8 @@ class NoPokeDB:
     ) -> None:
         """Add the record or replace the given parts of it; parts that are None stay as they are.
 
-        A new id needs a vector, or a text and `embed`. With `embed` a new text also replaces the vector, unless that was
-        given by hand. With `merge` the metadata are a merge patch (RFC 7396: None removes a key). `vid` is
+        A new id needs a vector, or a text and `embed`. With `embed` a new text also replaces the vector, unless that
+        was given by hand. With `merge` the metadata are a merge patch (RFC 7396: None removes a key). `vid` is
         another name of `id`.
         """
         key = _one_id(id, vid)
@@ -254,7 +244,7 @@ class NoPokeDB:
         if metadata is None:
             raise InvalidInputError("expected metadata to set, got None")
         encoded = [encode_metadata(metadata)]
-        node, keys = _which(ids, where)
+        node, keys = which_records(ids, where)
         if node is None and not keys:
             return 0
         return self._count_one(Write("update", keys, len(keys or ()), metadatas=encoded, merge=merge, where=node))
@@ -266,7 +256,7 @@ class NoPokeDB:
     def delete_many(self, ids: Iterable[Id] | None = None, *, where: Where = None) -> int:
         """Delete these records, or all that pass the filter, in one atomic batch; absent ids are skipped. Returns how
         many there were. Exactly one of both; an empty filter is refused, since it would delete everything."""
-        node, keys = _which(ids, where)
+        node, keys = which_records(ids, where)
         return self._count_one(Write("delete", keys, len(keys or ()), where=node)) if node is not None or keys else 0
 
     @contextmanager
@@ -334,7 +324,7 @@ class NoPokeDB:
             limit: return at most this many.
             include: metadata, vector, text.
         """
-        order = None if order_by is None else _order(order_by)
+        order = None if order_by is None else order_of(order_by)
         if order is not None and after is not None and not isinstance(after, str):
             raise InvalidInputError(f"expected after to be a record's cursor beside order_by, got {shown(after)}")
         if after is not None and order is None:
@@ -394,8 +384,8 @@ class NoPokeDB:
         or the fused score); ties by id. Distances are exact, in float64; None if only text was asked for. With
         `group_by` a list of `Group`.
         """
-        options = _options(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self._engine.query(self._asker.one(vector, k, ef, include, where, max_distance, **options))[0]
+        options = options_of(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
+        return self._engine.query(self._asker.one(vector, k, ef, self.ef, include, where, max_distance, **options))[0]
 
     def query_many(
         self,
@@ -416,20 +406,20 @@ class NoPokeDB:
     ) -> list[Any]:
         """`query` for vectors of shape (n, dim), or n strs where there is `embed`, against one state of the collection,
         on all cores. `text` is one for all, or one for each."""
-        options = _options(text, None, None, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self._engine.query(self._asker.many(vectors, k, ef, include, where, max_distance, **options))
+        options = options_of(text, None, None, fusion, alpha, diversity, group_by, group_size, highlight)
+        return self._engine.query(self._asker.many(vectors, k, ef, self.ef, include, where, max_distance, **options))
 
     # --- keeping ---------------------------------------------------------------------------------------------
 
     def create_index(self, field: str) -> None:
-        """Keep an index on a field, so that the first filter on a value of it takes a fraction of a millisecond. Filters
-        work without; fields that they use often are indexed by themselves. Durable when this returns; an index that is
-        there already stays."""
-        self._engine.create_index(_indexable(field))
+        """Keep an index on a field, so that the first filter on a value of it takes a fraction of a millisecond.
+        Filters work without; fields that they use often are indexed by themselves. Durable when this returns; an index
+        that is there already stays."""
+        self._engine.create_index(indexable(field))
 
     def drop_index(self, field: str) -> bool:
         """Drop the index on a field. False if there was none."""
-        return self._engine.drop_index(_indexable(field))
+        return self._engine.drop_index(indexable(field))
 
     def save(self) -> None:
         """Checkpoint: bring the stores up to date on the medium and empty the log. Writes are durable without it;
@@ -487,70 +477,6 @@ class NoPokeDB:
                 error.committed = committed
                 raise
         return committed
-
-
-def resolve_folder(path: str | Path, collection: str | None) -> Path:
-    """The collection's folder. Names are single path components of letters, digits, `.`, `_` and `-`."""
-    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
-        raise InvalidInputError(f"expected path to be a str or a Path, got {type(path).__name__} {path!r:.80}")
-    text = str(path)
-    if "://" in text:
-        raise InvalidInputError(f"expected path to be a folder, got {text!r}")
-    if not text or "\0" in text:
-        raise InvalidInputError(f"expected path to be a folder, got {text!r}")
-    if collection is None:
-        return Path(path)
-    if not isinstance(collection, str) or not _COLLECTION_NAME.fullmatch(collection):
-        raise InvalidInputError(
-            "expected a collection name of 1 to 128 letters, digits, '.', '_' or '-', not starting with '.' or '-', "
-            f"got {collection!r:.150}"
-        )
-    return Path(path) / collection
-
-
-def _indexable(field: object) -> tuple[str, ...]:
-    path = parse_path(field)
-    if path is None:
-        raise InvalidInputError("expected a field of the metadata, got '$id': ids have an index of their own")
-    return path
-
-
-def _order(order_by: object) -> Order:
-    if isinstance(order_by, str) and order_by.startswith("-"):
-        return Order(parse_path(order_by[1:], place="order_by"), descending=True)
-    return Order(parse_path(order_by, place="order_by"))
-
-
-def _options(
-    text: Any, like: Any, unlike: Any, fusion: Any, alpha: Any, diversity: Any, group_by: Any, group_size: Any,
-    highlight: Any,
-) -> dict[str, Any]:
-    """What a query has beyond a vector and a filter; empty for most."""
-    if (
-        text is like is unlike is diversity is group_by is None
-        and highlight is False
-        and (fusion, alpha, group_size) == ("rrf", 0.5, 1)
-    ):
-        return {}
-    return {
-        "text": text, "like": like, "unlike": unlike, "fusion": fusion, "alpha": alpha, "diversity": diversity,
-        "group_by": group_by, "group_size": group_size, "highlight": highlight,
-    }
-
-
-def _which(ids: Iterable[Id] | None, where: Where) -> tuple[Filter | None, list[Id] | None]:
-    """The records that a write is about: by filter, or by ids."""
-    if (ids is None) == (where is None):
-        raise InvalidInputError("expected exactly one of ids and where")
-    if ids is not None:
-        return None, check_ids(ids)
-    node = parse_filter(where)
-    if isinstance(node, And) and not node.parts:
-        raise InvalidFilterError(
-            "expected a filter with at least one condition, got an empty one, which every record passes; "
-            'where={"$id": {"$exists": True}} means all'
-        )
-    return node, None
 
 
 def _one_id(id: Any, vid: Any) -> Id:

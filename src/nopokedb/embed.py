@@ -47,7 +47,7 @@ class Embedder:
         vectors = np.asarray(self._model(texts), np.float32)
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise InvalidInputError(
-                f"expected the model {self.name} to return {len(texts)} vectors of one length, got shape {vectors.shape}"
+                f"expected the model {self.name} to return {len(texts)} vectors, got shape {vectors.shape}"
             )
         return vectors
 
@@ -73,6 +73,22 @@ def make_embedder(embed: object) -> Embedder:
         raise InvalidInputError(f"expected embed to be a callable or the name of a model, got {shown(embed)}")
     kind = embed if hasattr(embed, "__qualname__") else type(embed)
     return Embedder(embed, f"{kind.__module__}.{kind.__qualname__}")
+
+
+def stored_embedder(name: str, fingerprint: Sequence[float]) -> Callable[[Sequence[str]], Vectors] | None:
+    """The model that a collection was created with, where that ships inside a wheel; loaded when first used."""
+    if name not in MODELS:
+        return None
+    loaded: list[Embedder] = []
+
+    def embed(texts: Sequence[str]) -> Vectors:
+        if not loaded:
+            embedder = make_embedder(name)
+            embedder.check(name, fingerprint)
+            loaded.append(embedder)
+        return loaded[0](texts)
+
+    return embed
 
 
 def _wordllama() -> Model:

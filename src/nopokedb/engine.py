@@ -133,6 +133,9 @@ class Engine(Protocol):
 
     dim: int
     space: str
+    embed_name: str
+    """The model that the collection was created with, "" for none."""
+    embed_fingerprint: tuple[float, ...]
 
     def write(self, writes: Sequence[Write]) -> list[list[Id] | int]:
         """Write one atomic batch; per part the ids ("add", "upsert") or the number of records ("update", "delete").

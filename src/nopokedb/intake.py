@@ -16,7 +16,14 @@ import numpy as np
 
 from nopokedb.distribution import install_hint
 from nopokedb.engine import Write
-from nopokedb.errors import InvalidIdError, InvalidInputError, InvalidMetadataError, InvalidVectorError
+from nopokedb.errors import (
+    InvalidFilterError,
+    InvalidIdError,
+    InvalidInputError,
+    InvalidMetadataError,
+    InvalidVectorError,
+)
+from nopokedb.filters import And, Filter
 from nopokedb.records import (
     MAX_BATCH_BYTES,
     Id,
@@ -30,6 +37,7 @@ from nopokedb.records import (
     check_vectors,
     encode_metadata,
 )
+from nopokedb.where import Where, parse_filter
 
 BulkKind: TypeAlias = Literal["add", "upsert"]
 _EMBED_HINT = "; a collection that is opened with embed= computes vectors from texts"
@@ -83,9 +91,7 @@ class Intake:
             return Write("add", ids, 1, self._computed([text]), [encoded], [text], computed=[True])
         return Write("add", ids, 1, check_vector(vector, self._dim, self._space)[None, :], [encoded], [text])
 
-    def upsert(
-        self, id_: Id, vector: Any, metadata: Mapping[str, Any] | None, text: str | None, merge: bool
-    ) -> Write:
+    def upsert(self, id_: Id, vector: Any, metadata: Mapping[str, Any] | None, text: str | None, merge: bool) -> Write:
         """One record to add or to change in part."""
         key = check_id(id_)
         if vector is None and metadata is None and text is None:
@@ -172,8 +178,25 @@ class Intake:
             raise InvalidVectorError(f"expected a vector, got None{_EMBED_HINT}")
         for at, text in enumerate(texts):
             if text is None:
-                raise InvalidVectorError(f"expected a vector or a text to compute it from, got neither at position {at}")
+                raise InvalidVectorError(
+                    f"expected a vector or a text to compute it from, got neither at position {at}"
+                )
         return check_vectors(self._embed([text for text in texts if text is not None]), self._dim, self._space)
+
+
+def which_records(ids: Iterable[Id] | None, where: Where) -> tuple[Filter | None, list[Id] | None]:
+    """The records that a write is about: by filter, or by ids."""
+    if (ids is None) == (where is None):
+        raise InvalidInputError("expected exactly one of ids and where")
+    if ids is not None:
+        return None, check_ids(ids)
+    node = parse_filter(where)
+    if isinstance(node, And) and not node.parts:
+        raise InvalidFilterError(
+            "expected a filter with at least one condition, got an empty one, which every record passes; "
+            'where={"$id": {"$exists": True}} means all'
+        )
+    return node, None
 
 
 @contextmanager

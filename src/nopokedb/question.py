@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from nopokedb.embed import Embedder
-from nopokedb.engine import Query
+from nopokedb.engine import Order, Query
 from nopokedb.errors import InvalidInputError
-from nopokedb.filters import parse_filter, parse_path
 from nopokedb.records import (
     MAX_K,
     Id,
-    Part,
+    Vectors,
     check_choice,
     check_fraction,
     check_ids,
@@ -26,6 +24,7 @@ from nopokedb.records import (
     shown,
 )
 from nopokedb.text_query import TextQuery, parse_text_query
+from nopokedb.where import parse_filter, parse_path
 
 MAX_EF = 10_000_000
 MAX_GROUP_SIZE = 1_000
@@ -36,29 +35,48 @@ Fusion = Literal["rrf", "weighted"]
 class Asker:
     """Checks questions to one collection."""
 
-    def __init__(self, dim: int, space: str, ef: int | None, embedder: Embedder | None) -> None:
+    def __init__(self, dim: int, space: str, embedder: Callable[[Sequence[str]], Vectors] | None) -> None:
         self._dim = dim
         self._space = space
-        self._ef = ef
         self._embedder = embedder
 
-    def one(self, vector: Any, k: Any, ef: Any, include: Any, where: Any, max_distance: Any, **options: Any) -> Query:
+    def one(
+        self,
+        vector: Any,
+        k: Any,
+        ef: Any,
+        default_ef: int | None,
+        include: Any,
+        where: Any,
+        max_distance: Any,
+        **options: Any,
+    ) -> Query:
         """The question of `NoPokeDB.query`."""
         vectors = None
         if vector is not None:
             if isinstance(vector, str):
                 vector = self._embed([vector])[0]
             vectors = check_vector(vector, self._dim, self._space)[None, :]
-        return self._query(vectors, k, ef, include, where, max_distance, options)
+        return self._query(vectors, k, ef, default_ef, include, where, max_distance, options)
 
-    def many(self, vectors: Any, k: Any, ef: Any, include: Any, where: Any, max_distance: Any, **options: Any) -> Query:
+    def many(
+        self,
+        vectors: Any,
+        k: Any,
+        ef: Any,
+        default_ef: int | None,
+        include: Any,
+        where: Any,
+        max_distance: Any,
+        **options: Any,
+    ) -> Query:
         """The questions of `NoPokeDB.query_many`."""
         if isinstance(vectors, Sequence) and len(vectors) and all(isinstance(item, str) for item in vectors):
             if isinstance(vectors, str):
                 raise InvalidInputError("expected a list of strs or vectors, got one str; wrap it in a list")
             vectors = self._embed(list(vectors))
         checked = check_vectors(vectors, self._dim, self._space)
-        return self._query(checked, k, ef, include, where, max_distance, options)
+        return self._query(checked, k, ef, default_ef, include, where, max_distance, options)
 
     def _embed(self, texts: list[str]) -> Any:
         if self._embedder is None:
@@ -69,12 +87,20 @@ class Asker:
         return self._embedder(texts)
 
     def _query(
-        self, vectors: Any, k: Any, ef: Any, include: Any, where: Any, max_distance: Any, options: dict[str, Any]
+        self,
+        vectors: Any,
+        k: Any,
+        ef: Any,
+        default_ef: int | None,
+        include: Any,
+        where: Any,
+        max_distance: Any,
+        options: dict[str, Any],
     ) -> Query:
         query = Query(
             vectors,
             check_int("k", k, 1, MAX_K),
-            self._ef if ef is None else check_int("ef", ef, 1, MAX_EF),
+            default_ef if ef is None else check_int("ef", ef, 1, MAX_EF),
             check_include(include),
         )
         if where is not None:
@@ -88,6 +114,56 @@ class Asker:
         return query
 
 
+def check_fields(fields: object) -> list[object]:
+    """The names of fields in a sequence that is not a str."""
+    if isinstance(fields, str) or not isinstance(fields, Iterable):
+        raise InvalidInputError(f"expected indexed_fields to be a sequence of fields, got {shown(fields)}")
+    return list(fields)
+
+
+def indexable(field: object) -> tuple[str, ...]:
+    """The path of a field that may have an index."""
+    path = parse_path(field)
+    if path is None:
+        raise InvalidInputError("expected a field of the metadata, got '$id': ids have an index of their own")
+    return path
+
+
+def order_of(order_by: object) -> Order:
+    """The order of a scan: a field, `-` in front for descending."""
+    if isinstance(order_by, str) and order_by.startswith("-"):
+        return Order(parse_path(order_by[1:], place="order_by"), descending=True)
+    return Order(parse_path(order_by, place="order_by"))
+
+
+def options_of(
+    text: Any,
+    like: Any,
+    unlike: Any,
+    fusion: Any,
+    alpha: Any,
+    diversity: Any,
+    group_by: Any,
+    group_size: Any,
+    highlight: Any,
+) -> dict[str, Any]:
+    """What a query has beyond a vector and a filter; empty for most."""
+    given = text is not None or like is not None or unlike is not None or diversity is not None
+    if not given and group_by is None and highlight is False and (fusion, alpha, group_size) == ("rrf", 0.5, 1):
+        return {}
+    return {
+        "text": text,
+        "like": like,
+        "unlike": unlike,
+        "fusion": fusion,
+        "alpha": alpha,
+        "diversity": diversity,
+        "group_by": group_by,
+        "group_size": group_size,
+        "highlight": highlight,
+    }
+
+
 def _add_options(
     query: Query,
     ef_given: bool,
@@ -96,10 +172,10 @@ def _add_options(
     like: Sequence[Id] | None = None,
     unlike: Sequence[Id] | None = None,
     fusion: str = "rrf",
-    alpha: float | None = None,
+    alpha: float = 0.5,
     diversity: float | None = None,
     group_by: str | None = None,
-    group_size: int | None = None,
+    group_size: int = 1,
     highlight: bool = False,
 ) -> None:
     """What only some questions have."""
@@ -120,8 +196,8 @@ def _add_options(
     if fusion == "weighted":
         if not (by_vector and query.texts):
             raise InvalidInputError("expected a vector and text= with fusion='weighted', got one of them")
-        query.alpha = check_fraction("alpha", 0.5 if alpha is None else alpha)
-    elif alpha is not None:
+        query.alpha = check_fraction("alpha", alpha)
+    elif alpha != 0.5:
         raise InvalidInputError("expected alpha only with fusion='weighted'")
     if not by_vector and (ef_given or query.max_distance is not None):
         raise InvalidInputError("expected ef and max_distance only where a vector is asked for: BM25 has neither")
@@ -131,8 +207,8 @@ def _add_options(
         if diversity is not None:
             raise InvalidInputError("expected one of diversity and group_by, got both")
         query.group_by = parse_path(group_by, place="group_by")
-        query.group_size = check_int("group_size", 1 if group_size is None else group_size, 1, MAX_GROUP_SIZE)
-    elif group_size is not None:
+        query.group_size = check_int("group_size", group_size, 1, MAX_GROUP_SIZE)
+    elif group_size != 1:
         raise InvalidInputError("expected group_size only with group_by")
     if not isinstance(highlight, bool):
         raise InvalidInputError(f"expected highlight to be a bool, got {shown(highlight)}")
@@ -165,6 +241,3 @@ def _check_distance(value: Any) -> float:
         if not math.isnan(number):
             return number
     raise InvalidInputError(f"expected max_distance to be a number, got {shown(value)}")
-
-
-__all__ = ["MAX_EF", "Asker", "Part"]

@@ -13,24 +13,30 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from nopokedb.embedded import recovery
+from nopokedb.embedded.allowed import FilterCache
+from nopokedb.embedded.field_indexes import FieldIndexes
 from nopokedb.embedded.follower import Follower
-from nopokedb.embedded.read_path import Position, ReadPath, RecordCache
+from nopokedb.embedded.ranking import Ranking
+from nopokedb.embedded.read_path import ReadPath, RecordCache
+from nopokedb.embedded.scanning import facet, scan, selected_ids
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
 from nopokedb.embedded.store import Store
+from nopokedb.embedded.text_view import TextView
 from nopokedb.embedded.upkeep import Upkeep, load_segments
 from nopokedb.embedded.write_path import WritePath
-from nopokedb.engine import SegmentStats, Stats, Write
+from nopokedb.engine import Answer, Order, Query, SegmentStats, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
-from nopokedb.records import Hit, Id, Part, Record, Vectors
+from nopokedb.filters import Filter, Scalar, path_text
+from nopokedb.filters import Path as FieldPath
+from nopokedb.records import Id, Part, Record
 
 _CACHE_BYTES = 64 * 2**20
 T = TypeVar("T")
@@ -49,6 +55,7 @@ class EmbeddedEngine:
         folder: Path,
         *,
         settings: Settings | None,
+        indexed_fields: Sequence[tuple[str, ...]] = (),
         durability: str,
         read_only: bool,
         max_memory: int | None,
@@ -64,18 +71,34 @@ class EmbeddedEngine:
             manifest = recovery.require_collection(folder)
             _check_settings(folder, manifest.settings, settings)
             self._follower = Follower(folder, max_memory=max_memory)
+            try:
+                _check_fields(folder, self._follower.store, indexed_fields)
+            except BaseException:
+                self._follower.close()
+                raise
         else:
-            manifest = self._open_writer(settings, durability, max_memory)
+            manifest = self._open_writer(settings, indexed_fields, durability, max_memory)
         self.settings = manifest.settings
         self.dim, self.space = manifest.settings.dim, manifest.settings.space
+        self.embed_name, self.embed_fingerprint = manifest.settings.embed_name, manifest.settings.embed_fingerprint
         limit = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         self._cache = RecordCache(limit)
+        self._filters = FilterCache(limit, self._filter_searched)
+        self._texts: TextView | None = None
+        self._texts_of: Store | None = None
+        self._texts_lock = threading.Lock()
         self._attach(self._store())
         self._warm()
         _engines.add(self)
         _opening.discard(self)
 
-    def _open_writer(self, settings: Settings | None, durability: str, max_memory: int | None) -> Manifest:
+    def _open_writer(
+        self,
+        settings: Settings | None,
+        indexed_fields: Sequence[tuple[str, ...]],
+        durability: str,
+        max_memory: int | None,
+    ) -> Manifest:
         folder = self.folder
         if recovery.check_folder(folder) is None:
             if settings is None:
@@ -89,12 +112,13 @@ class EmbeddedEngine:
             manifest = recovery.check_folder(folder)  # again: another process may have created it meanwhile
             if manifest is None:
                 assert settings is not None
-                manifest = recovery.create(folder, settings)
+                manifest = recovery.create(folder, settings, indexed_fields)
             _check_settings(folder, manifest.settings, settings)
             durable = durability == "full"
             found = recovery.open_for_writing(folder, manifest, durable=durable)
             opened.callback(found.store.close)
             opened.callback(found.log.close)
+            _check_fields(folder, found.store, indexed_fields)
             snapshot, usable, notes = load_segments(folder, found.manifest, found.snapshot, max_memory)
             manifest = replace(found.manifest, segments=usable)
             if usable != found.manifest.segments:
@@ -108,9 +132,11 @@ class EmbeddedEngine:
                 snapshot,
                 durable=durable,
                 on_publish=self._published,
+                select=lambda where, state: selected_ids(self._reads, state, where),
             )
             self._upkeep = Upkeep(folder, manifest, found.store, self._writes, max_memory=max_memory)
             self._writer_store = found.store
+            self._fields = FieldIndexes(found.store, self._writes, self._upkeep)
             if found.dirty:
                 self._upkeep.checkpoint()
             self._lock.publish(snapshot.lsn)
@@ -119,7 +145,9 @@ class EmbeddedEngine:
         return manifest
 
     def _attach(self, store: Store) -> None:
-        self._reads = ReadPath(self.space, store.reader, str(store.vectors.path), str(store.labels.path), self._cache)
+        self._reads = ReadPath(
+            self.space, store.reader, str(store.vectors.path), str(store.labels.path), self._cache, self._filters
+        )
 
     def _warm(self) -> None:
         """Ask once, so that the first user's query does not pay for cold memory and unprepared statements. Only where
@@ -127,7 +155,7 @@ class EmbeddedEngine:
         if self.snapshot().segments:
             query = np.ones((1, self.dim), np.float32)
             try:
-                self._read(lambda reads: reads.query(self.snapshot(), query, 10, None, None, ("metadata",)))
+                self._read(lambda reads: reads.query(self.snapshot(), Query(query, 10, None, ("metadata",))))
             except CorruptionError as error:  # whoever asks for the damaged record will be told again
                 self._notes.append(str(error))
 
@@ -172,10 +200,25 @@ class EmbeddedEngine:
 
     # --- reading ---------------------------------------------------------------------------------------------
 
-    def query(
-        self, queries: Vectors, k: int, ef: int | None, max_distance: float | None, include: Sequence[Part]
-    ) -> list[list[Hit]]:
-        return self._read(lambda reads: reads.query(self.snapshot(), queries, k, ef, max_distance, include))
+    def query(self, query: Query) -> list[Answer]:
+        """See `nopokedb.engine.Engine.query`."""
+        if query.plain:
+            found: list[Answer] = [*self._read(lambda reads: reads.query(self.snapshot(), query))]
+            return found
+        return self._read(lambda reads: Ranking(reads, self.snapshot, self._text_view, query).answers())
+
+    def _text_view(self) -> TextView:
+        """The text index, made at the first use. A writing handle keeps it in the folder, a reader in memory."""
+        with self._texts_lock:
+            store = self._store()
+            if self._texts is None or self._texts_of is not store:
+                if self._texts is not None:
+                    self._texts.close()
+                folder = None if self.read_only else self.folder
+                identity = self._manifest().identity
+                self._texts = TextView(folder, self.settings.text_language, store.reader, identity)
+                self._texts_of = store
+            return self._texts
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
         return self._read(lambda reads: reads.get(self.snapshot(), ids, include))
@@ -183,38 +226,29 @@ class EmbeddedEngine:
     def exists(self, id_: Id) -> bool:
         return self._read(lambda reads: reads.find(self.snapshot(), [id_])[0] is not None)
 
-    def count(self) -> int:
-        return self.snapshot().live.count
+    def count(self, where: Filter | None) -> int:
+        if where is None:
+            return self.snapshot().live.count
+        return self._read(lambda reads: reads.passing(self.snapshot(), where).total)
 
-    def scan(self, after: Id | None, limit: int | None, include: Sequence[Part]) -> Iterator[Record]:
-        return self._scan(self.snapshot(), after, limit, include)
-
-    def _scan(
-        self, snapshot: Snapshot, after: Id | None, limit: int | None, include: Sequence[Part]
-    ) -> Iterator[Record]:
-        """Page by page, so that no read of the stores stays open between two records."""
-        # Behind every version of `after`: no label is as large.
-        position: Position | None = None if after is None else (after, 2**62)
-        while limit is None or limit > 0:
-            at = position
-            page, position = self._read(partial(self._scan_page, snapshot, at, limit, include))
-            yield from page
-            if position is None:
-                return
-            if limit is not None:
-                limit -= len(page)
-
-    def _scan_page(
+    def scan(
         self,
-        snapshot: Snapshot,
-        position: Position | None,
+        where: Filter | None,
+        order_by: Order | None,
+        after: Id | str | None,
         limit: int | None,
         include: Sequence[Part],
-        reads: ReadPath,
-    ) -> tuple[list[Record], Position | None]:
+    ) -> Iterator[Record]:
+        return scan(self._read_open, self.snapshot(), where, order_by, after, limit, include)
+
+    def facet(self, path: FieldPath, where: Filter | None, limit: int) -> list[tuple[Scalar, int]]:
+        return self._read(lambda reads: facet(reads, self.snapshot(), path, where, limit))
+
+    def _read_open(self, read: Callable[[ReadPath], T]) -> T:
+        """A read that is part of a longer one: the handle may have been closed since that began."""
         if self._unusable is not None:
             self._raise_unusable()
-        return reads.scan_page(snapshot, position, limit, include)
+        return self._read(read)
 
     def _read(self, read: Callable[[ReadPath], T]) -> T:
         """Run a read on the current stores."""
@@ -231,6 +265,18 @@ class EmbeddedEngine:
 
     # --- keeping ---------------------------------------------------------------------------------------------
 
+    def create_index(self, path: tuple[str, ...]) -> None:
+        self._check_writable()
+        self._fields.create(path)
+
+    def drop_index(self, path: tuple[str, ...]) -> bool:
+        self._check_writable()
+        return self._fields.drop(path)
+
+    def _filter_searched(self, path: tuple[str, ...]) -> None:
+        if self._follower is None:
+            self._fields.notice(path)
+
     def save(self) -> None:
         self._check_writable()
         self._writes.check_usable()
@@ -245,7 +291,7 @@ class EmbeddedEngine:
 
     def stats(self) -> Stats:
         snapshot = self.snapshot()
-        manifest = self._follower.manifest if self._follower is not None else self._upkeep.manifest
+        manifest = self._manifest()
         sizes = _file_sizes(self.folder)
         log_bytes = sum(size for path, size in sizes.items() if path.parent.name == "oplog")
         index_bytes = sum(size for path, size in sizes.items() if path.parent.name == "index")
@@ -276,10 +322,14 @@ class EmbeddedEngine:
             log_bytes=log_bytes,
             disk_bytes=sum(sizes.values()),
             index_bytes=index_bytes,
-            cache_bytes=self._cache.size_bytes,
+            cache_bytes=self._cache.size_bytes + self._filters.size_bytes,
+            indexed_fields=tuple(path_text(field.path) for field in self._read(lambda reads: reads.reader.fields())),
             read_only=self.read_only,
             notes=tuple(notes),
         )
+
+    def _manifest(self) -> Manifest:
+        return self._follower.manifest if self._follower is not None else self._upkeep.manifest
 
     def close(self) -> None:
         """Checkpoint to an empty log and give the folder up. Closing twice is harmless."""
@@ -289,6 +339,7 @@ class EmbeddedEngine:
             self._unusable = ClosedError
             _engines.discard(self)
             if self._follower is not None:
+                self._close_texts(None)
                 self._follower.close()
                 return
             self._upkeep.stop()
@@ -297,8 +348,16 @@ class EmbeddedEngine:
                 closing.callback(self._release_lock)
                 closing.callback(self._writer_store.close)
                 closing.callback(self._writes.log.close)
+                closing.callback(lambda: self._close_texts(self._upkeep.manifest.checkpoint_lsn))
                 self._writes.shut()
                 self._upkeep.finish()
+
+    def _close_texts(self, durable_lsn: int | None) -> None:
+        with self._texts_lock:
+            if self._texts is not None:
+                if durable_lsn is not None:
+                    self._texts.save(durable_lsn)
+                self._texts.close()
 
     def _release_lock(self) -> None:
         assert self._lock is not None
@@ -334,13 +393,26 @@ def _check_settings(folder: Path, stored: Settings, given: Settings | None) -> N
     if given is None:
         return
     defaults = Settings(given.dim, given.space, 16, 200, "auto")
-    for name in ("dim", "space", "M", "ef_construction", "index"):
+    for name in ("dim", "space", "M", "ef_construction", "index", "text_language"):
         have, want = getattr(stored, name), getattr(given, name)
         asked = name in ("dim", "space") or want != getattr(defaults, name)
         if asked and have != want:
             raise SettingsMismatchError(
                 f"expected {name}={have!r}, with which {folder} was created, got {name}={want!r}"
             )
+
+
+def _check_fields(folder: Path, store: Store, given: Sequence[tuple[str, ...]]) -> None:
+    """The fields that were asked for have an index. Others may have one too: somebody made it later."""
+    if given:
+        have = {field.path for field in store.reader.fields()}
+        for path in given:
+            if path not in have:
+                listed = ", ".join(map(path_text, sorted(have))) or "none"
+                raise SettingsMismatchError(
+                    f"expected indexed_fields to name fields that have an index in {folder} ({listed}), got "
+                    f"{path_text(path)!r}; make one with create_index({path_text(path)!r})"
+                )
 
 
 def _after_fork_in_child() -> None:

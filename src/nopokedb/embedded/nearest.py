@@ -38,7 +38,7 @@ _EXACT_ROWS = 2_048
 _SCAN_ROW_COST = 1 / 16
 """A scanned code costs about a sixteenth of an exact comparison."""
 _GRAPH_MIN_ALLOWED = 0.5
-"""A graph in which less than this share of the rows is allowed walks mostly through the others: a scan or exact then."""
+"""A graph in which less than this share of the rows is allowed walks mostly through the others: a scan or exact."""
 _CPU_COUNT = os.cpu_count() or 1
 
 
@@ -121,8 +121,10 @@ class _Candidates:
 
     def _choose(self, segment: Segment, count: int) -> Segment | None:
         """The index to ask for `count` allowed rows of the segment; None: compare them all, which is cheaper."""
-        if segment.kind != "scan" and segment.scan is not None and (
-            count < _GRAPH_MIN_ALLOWED * segment.row_count or (self._allowed.filtered and self._ef is None)
+        if (
+            segment.kind != "scan"
+            and segment.scan is not None
+            and (count < _GRAPH_MIN_ALLOWED * segment.row_count or (self._allowed.filtered and self._ef is None))
         ):
             segment = segment.scan
         if self._ef is not None:

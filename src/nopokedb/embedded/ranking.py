@@ -6,7 +6,7 @@ formulas). Examples, diversity and groups only change which candidates are asked
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,9 +71,9 @@ class Ranking:
     def answers(self) -> list[Answer]:
         """One answer per question."""
         query = self._query
-        texts = query.texts or [None]
+        texts: list[TextQuery | None] = [*query.texts] if query.texts else [None]
         count = len(texts) if self._vectors is None else len(self._vectors)
-        texts = [*texts] * count if len(texts) == 1 else [*texts]
+        texts = texts * count if len(texts) == 1 else texts
         vectors: list[Floats | None] = [None] * count if self._vectors is None else [*self._vectors]
         return [self._answer(vector, text) for vector, text in zip(vectors, texts, strict=True)]
 
@@ -152,9 +152,7 @@ class Ranking:
             candidate.score = fused[label]
         return sorted(found.values(), key=lambda candidate: (-candidate.score, id_order(candidate.stored.id)))
 
-    def _with_distances(
-        self, vector: Floats, matching: list[Candidate], near: dict[int, Candidate]
-    ) -> list[Candidate]:
+    def _with_distances(self, vector: Floats, matching: list[Candidate], near: dict[int, Candidate]) -> list[Candidate]:
         """What the text found, with exact distances, without what is too far."""
         for candidate in matching:
             candidate.text_score = candidate.score
@@ -186,7 +184,7 @@ class Ranking:
             raise InvalidInputError("expected examples that point somewhere, but their vectors cancel out")
         return wide.astype(np.float32)[None, :]
 
-    def _mean(self, ids: list[Id]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _mean(self, ids: Sequence[Id]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         labels = self._reads.find(self._snapshot, ids)
         for id_, label in zip(ids, labels, strict=True):
             if label is None:
@@ -253,13 +251,13 @@ class Ranking:
             allowed = self._reads.allowed(self._snapshot, where)
             members[:] = self._candidates(vector, text, query.group_size, allowed)
 
-    def _group_keys(self, stored: Stored) -> set[tuple[str, object]]:
+    def _group_keys(self, stored: Stored) -> list[tuple[str, object]]:
         """The values of the field in this record; null where it has none, nothing where there are only objects."""
         path = self._query.group_by
         nodes = [stored.id] if path is None else nodes_at(decode_metadata(stored.metadata), path)
         if not nodes:
-            return {("null", None)}
-        return {found for element in elements_of(nodes) if (found := typed(element)) is not None}
+            return [("null", None)]
+        return list(dict.fromkeys(found for element in elements_of(nodes) if (found := typed(element)) is not None))
 
     # --- hits ----------------------------------------------------------------------------------------------
 

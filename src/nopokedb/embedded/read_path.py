@@ -104,15 +104,13 @@ class ReadPath:
         assert query.vectors is not None
         allowed = self.allowed(snapshot, query.where)
         found = nearest_rows(self.space, snapshot, allowed, query.vectors, query.k, query.ef)
-        return [
-            self._hits(snapshot, vector, rows, query) for vector, rows in zip(query.vectors, found, strict=True)
-        ]
+        return [self._hits(snapshot, vector, rows, query) for vector, rows in zip(query.vectors, found, strict=True)]
 
     def ordered(
         self, snapshot: Snapshot, vector: Floats, rows: Rows, k: int
     ) -> tuple[list[Stored], list[float], Rows, Floats]:
-        """The best k of these rows by (distance, id), and what ties with them: the stored versions, what they are ordered
-        by, and for each its place in the vectors (n, dim) that come last."""
+        """The best k of these rows by (distance, id), and what ties with them: the stored versions, what they are
+        ordered by, and for each its place in the vectors (n, dim) that come last."""
         vectors = self.verified_vectors(snapshot, rows)
         values = final_order(self.space, vector, vectors)
         order = np.argsort(values, kind="stable")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,7 +118,7 @@ def make_folder(folder: Path) -> None:
         sync_folder(path.parent)
 
 
-def create(folder: Path, settings: Settings) -> Manifest:
+def create(folder: Path, settings: Settings, fields: Sequence[tuple[str, ...]] = ()) -> Manifest:
     """Make a new collection in an empty folder; durable when this returns, with the manifest as its last step."""
     for path in folder.iterdir():
         if _is_ours(path.name):  # left by an interrupted creation
@@ -128,6 +129,8 @@ def create(folder: Path, settings: Settings) -> Manifest:
     store = Store(folder, manifest, writable=True)
     try:
         assert store.writer is not None
+        for field in dict.fromkeys(fields):
+            store.writer.finish_field(store.writer.add_field(field, automatic=False))
         store.sync_columns()
         store.writer.checkpoint()
     finally:

@@ -217,7 +217,7 @@ class Resolver:
     def _rows(
         self, write: Write, renewed: list[bool] | None, old: list[Version | None], draft: _Draft
     ) -> tuple[list[int], list[int]]:
-        """The row of each record and, where it shares one, the label that has it so far; new vectors go to the draft."""
+        """The row of each record and, where it shares one, the label that has it; new vectors go to the draft."""
         row = draft.first_row + len(draft.computed)
         if renewed is None:
             assert write.vectors is not None

@@ -178,7 +178,7 @@ def _decode_cursor(cursor: Id | str | None) -> tuple[Key, Id] | None:
         return None
     try:
         rank, value, id_ = orjson.loads(base64.urlsafe_b64decode(str(cursor)))
-        kinds = {0: (int, float), 1: str, 2: bool, 3: int}
+        kinds: dict[int, Any] = {0: (int, float), 1: str, 2: bool, 3: int}
         if not isinstance(value, kinds[rank]) or (rank != 2 and isinstance(value, bool)):
             raise ValueError("another kind of value")
         return (rank, value), check_id(id_)

@@ -50,8 +50,8 @@ class TextReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
-    """What a searcher equals. Published whole, by assigning one attribute."""
+class TextAt:
+    """The texts of one snapshot. Published whole, by assigning one attribute."""
 
     lsn: int
     label_count: int
@@ -62,6 +62,13 @@ class _State:
     masked: Labels
     """Labels that the searcher still finds, but that are not live any more; ascending."""
     searcher: TextSearcher
+
+    def search(
+        self, query: TextQuery, limit: int, mask: Mask | None = None, labels: Labels | None = None
+    ) -> tuple[Labels, Scores]:
+        """The best matches among the live texts; `mask` and `labels` as `TextSearcher.search` takes them."""
+        mask = _both(self.masked, mask) if len(self.masked) else mask
+        return self.searcher.search(query, limit, mask, labels)
 
 
 class TextView:
@@ -82,27 +89,15 @@ class TextView:
         self._language = language
         self._files = None if folder is None else TextFiles(folder / "text", language, identity)
         self._lock = threading.Lock()  # one thread at a time changes the index
-        self._state: _State | None = None
+        self._state: TextAt | None = None
         self._index: TextIndex | None = None
         self._work: Path | None = None
         self._saved_lsn = -1
         self._closed = False
 
-    def search(
-        self,
-        take_snapshot: Callable[[], Snapshot],
-        query: TextQuery,
-        limit: int,
-        allowed_of: Callable[[Snapshot], tuple[Mask | None, Labels | None]] | None = None,
-    ) -> tuple[Snapshot, Labels, Scores]:
-        """A snapshot and the best matches among its live texts: sees every write that returned before the call.
-
-        `allowed_of` gives for the snapshot the labels that may be returned, as `TextSearcher.search` takes them.
-        """
-        snapshot, state = self._caught_up(take_snapshot)
-        mask, labels = (None, None) if allowed_of is None else allowed_of(snapshot)
-        mask = _both(state.masked, mask) if len(state.masked) else mask
-        return (snapshot, *state.searcher.search(query, limit, mask, labels))
+    def at(self, take_snapshot: Callable[[], Snapshot]) -> tuple[Snapshot, TextAt]:
+        """A snapshot and its texts: sees every write that returned before the call."""
+        return self._caught_up(take_snapshot)
 
     def highlight(self, query: TextQuery, texts: list[str]) -> list[str]:
         """The best fragment of each text, see `Highlighter.highlight`."""
@@ -156,7 +151,7 @@ class TextView:
 
     # --- keeping up: everything below is called under the lock -------------------------------------------------
 
-    def _caught_up(self, take_snapshot: Callable[[], Snapshot]) -> tuple[Snapshot, _State]:
+    def _caught_up(self, take_snapshot: Callable[[], Snapshot]) -> tuple[Snapshot, TextAt]:
         snapshot, state = take_snapshot(), self._state
         if state is not None and state.lsn == snapshot.lsn and not self._closed:
             return snapshot, state  # the common case takes no lock
@@ -174,7 +169,7 @@ class TextView:
                 state = self._build(snapshot)
             return snapshot, state
 
-    def _advanced(self, snapshot: Snapshot) -> _State:
+    def _advanced(self, snapshot: Snapshot) -> TextAt:
         """The state at this snapshot, published."""
         if self._closed:
             raise ClosedError("the text index is closed")
@@ -198,9 +193,7 @@ class TextView:
             # Half of the changes may be in. The records have them all: the next use opens or builds a whole one.
             self._discard()
             raise
-        return self._publish(
-            _State(snapshot.lsn, snapshot.label_count, snapshot.live, indexed, masked, searcher)
-        )
+        return self._publish(TextAt(snapshot.lsn, snapshot.label_count, snapshot.live, indexed, masked, searcher))
 
     def _add(self, index: TextIndex, start: int, snapshot: Snapshot) -> Labels:
         """Add the live texts of the labels from `start` on; their labels."""
@@ -213,7 +206,7 @@ class TextView:
                 added += [label for label, _ in wanted]
         return np.array(added, np.int64)
 
-    def _opened(self, snapshot: Snapshot) -> _State | None:
+    def _opened(self, snapshot: Snapshot) -> TextAt | None:
         """The saved state, if there is one and it fits."""
         if self._files is None:
             return None
@@ -235,17 +228,15 @@ class TextView:
             return None
         self._index, self._work, self._saved_lsn = index, work, saved.lsn
         masked = _gone(saved.indexed, Bitmap(), snapshot.live)
-        return self._publish(
-            _State(saved.lsn, saved.label_count, snapshot.live, saved.indexed, masked, index.searcher)
-        )
+        return self._publish(TextAt(saved.lsn, saved.label_count, snapshot.live, saved.indexed, masked, index.searcher))
 
-    def _build(self, snapshot: Snapshot) -> _State:
+    def _build(self, snapshot: Snapshot) -> TextAt:
         """A new index of all live texts, in use from here on."""
         made = self._made(snapshot)
         self._discard()
         return self._take_over(*made)
 
-    def _made(self, snapshot: Snapshot) -> tuple[TextIndex, Path | None, _State]:
+    def _made(self, snapshot: Snapshot) -> tuple[TextIndex, Path | None, TextAt]:
         work = None if self._files is None else self._files.new_work()
         index = TextIndex(self._language, work)
         try:
@@ -259,10 +250,10 @@ class TextView:
                 self._files.drop_work(work)
             raise
         indexed = Bitmap().changed(added, _NO_LABELS)
-        state = _State(snapshot.lsn, snapshot.label_count, snapshot.live, indexed, _NO_LABELS, index.searcher)
+        state = TextAt(snapshot.lsn, snapshot.label_count, snapshot.live, indexed, _NO_LABELS, index.searcher)
         return index, work, state
 
-    def _take_over(self, index: TextIndex, work: Path | None, state: _State) -> _State:
+    def _take_over(self, index: TextIndex, work: Path | None, state: TextAt) -> TextAt:
         self._index, self._work, self._saved_lsn = index, work, -1
         return self._publish(state)
 
@@ -279,7 +270,7 @@ class TextView:
             self._discard()
             self._take_over(index, work, state)
 
-    def _publish(self, state: _State) -> _State:
+    def _publish(self, state: TextAt) -> TextAt:
         self._state = state
         return state
 
@@ -319,6 +310,6 @@ def _both(masked: Labels, mask: Mask | None) -> Mask:
     return allowed
 
 
-def _retired_share(state: _State) -> float:
+def _retired_share(state: TextAt) -> float:
     stored = state.searcher.stored_count
     return 1 - (state.indexed.count - len(state.masked)) / stored if stored else 0.0

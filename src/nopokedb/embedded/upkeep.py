@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,10 +87,15 @@ class Upkeep:
         self._last_write = time.monotonic()
         self._refused: dict[tuple[str, int], int] = {}
         self._busy = False
+        self._chores: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="nopokedb-upkeep", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def add_chore(self, chore: Callable[[], None]) -> None:
+        """Something else to look after in each round. Before `start`."""
+        self._chores.append(chore)
 
     def stop(self) -> None:
         """End the thread; a running build is given up."""
@@ -165,6 +171,8 @@ class Upkeep:
 
     def _work(self) -> None:
         """One round: whatever is due now."""
+        for chore in self._chores:
+            chore()
         snapshot = self._writes.snapshot
         if self._writes.log.size >= CHECKPOINT_BYTES:
             self.checkpoint()

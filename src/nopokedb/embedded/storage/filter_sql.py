@@ -35,6 +35,7 @@ _LIST = "v >= '[' AND v < '\\'"
 """v may be a list as JSON text. A str that begins so goes the same way: json_each gives it back as one element."""
 _IS_TEXT = "(v < '[' OR (v >= '\\' AND v < '{') OR v >= '|' OR json_type(m, :path) = 'text')"
 _IS_NUMBER = "(v NOT IN (0, 1) OR json_type(m, :path) NOT IN ('true', 'false'))"
+_ELEMENTS = "SELECT 1 FROM json_each(m, :path)"
 _ASK = "nopokedb_holds(:test, id, json(m))"
 
 
@@ -49,10 +50,10 @@ class Condition:
 def add_functions(connection: apsw.Connection) -> None:
     """Let statements on this connection ask `filters.holds`."""
 
-    def ask(test: Test, id_: Any, metadata: str | None) -> bool:
+    def ask(test: Any, id_: Any, metadata: Any) -> bool:
         return holds(test, id_, None if metadata is None else decode_metadata(metadata))
 
-    connection.create_scalar_function("nopokedb_holds", ask, 3, deterministic=True)
+    connection.create_scalar_function("nopokedb_holds", ask, 3, deterministic=True)  # type: ignore[arg-type]
 
 
 def select_labels(test: Test) -> Condition:
@@ -156,7 +157,8 @@ def _scalar(test: Test, v: str, is_text: str) -> Condition:
 
 def _scalar_any_of(operand: tuple[Any, ...], is_text: str, of_id: bool) -> Condition:
     numbers, strs, bools = _by_kind(operand)
-    parts, bindings = [], {}
+    parts: list[str] = []
+    bindings: dict[str, Any] = {}
     if numbers:
         sql, bound = _equal("v", numbers, "numbers")
         bindings |= bound
@@ -173,8 +175,8 @@ def _scalar_any_of(operand: tuple[Any, ...], is_text: str, of_id: bool) -> Condi
 
 def _element(test: Test) -> Condition:
     """The condition that an element of a list passes."""
-    operand, bindings = test.operand, {}
-    before = "1"
+    operand, before = test.operand, "1"
+    bindings: dict[str, Any] = {}
     match test.operator:
         case "any_of":
             condition, before, bindings = _element_any_of(operand)
@@ -192,17 +194,18 @@ def _element(test: Test) -> Condition:
                 return Condition(_ASK, {"test": apsw.pyobject(test)})
             condition, bindings = "type = 'text' AND value GLOB :glob", {"glob": _glob(operand)}
             # A text with a NUL inside may match otherwise than GLOB says; lists with one are rare.
-            exists = f"EXISTS (SELECT 1 FROM json_each(m, :path) WHERE {condition})"
+            exists = f"EXISTS ({_ELEMENTS} WHERE {condition})"
             sql = f"CASE WHEN instr(v, '\\u0000') > 0 THEN {_ASK} ELSE {exists} END"
             return Condition(sql, {**bindings, "test": apsw.pyobject(test)})
         case _:
             raise AssertionError(test)
-    return Condition(f"{before} AND EXISTS (SELECT 1 FROM json_each(m, :path) WHERE {condition})", bindings)
+    return Condition(f"{before} AND EXISTS ({_ELEMENTS} WHERE {condition})", bindings)
 
 
 def _element_any_of(operand: tuple[Any, ...]) -> tuple[str, str, dict[str, Any]]:
     numbers, strs, bools = _by_kind(operand)
-    parts, before, bindings = [], "1", {}
+    parts, before = [], "1"
+    bindings: dict[str, Any] = {}
     if numbers:
         sql, bound = _equal("value", numbers, "numbers")
         bindings |= bound
@@ -237,12 +240,15 @@ def _by_kind(operand: tuple[Any, ...]) -> tuple[list[Any], list[str], list[bool]
 def _equal(what: str, values: list[Any], name: str) -> tuple[str, dict[str, Any]]:
     if len(values) == 1:
         return f"{what} = :{name}", {name: values[0]}
-    return f"{what} IN (SELECT value FROM json_each(:{name}))", {name: orjson.dumps(values).decode()}
+    return f"{what} IN (SELECT value FROM json_each(:{name}))", {  # noqa: S608  # a name of this module
+        name: orjson.dumps(values).decode()
+    }
 
 
 def _bounds(bounds: Range, what: str) -> Condition:
     _, low, high = range_of(bounds)
-    parts, bindings = [], {}
+    parts: list[str] = []
+    bindings: dict[str, Any] = {}
     if low is not None:
         parts.append(f"{what} {'>' if bounds.above else '>='} :low")
         bindings["low"] = low

@@ -105,7 +105,9 @@ def encode_frame(frame: Frame) -> bytes:
 
 def decode_frame(payload: bytes, lsn: int) -> Frame:
     """The frame that `encode_frame` wrote; the vectors are a view of `payload`."""
-    generation, labels, row_count, retired, first_label, first_row, next_auto_id, dim, flags = _HEAD.unpack_from(payload)
+    generation, labels, row_count, retired, first_label, first_row, next_auto_id, dim, flags = _HEAD.unpack_from(
+        payload
+    )
     at = _HEAD.size
 
     def numbers(dtype: str, count: int) -> npt.NDArray[Any]:

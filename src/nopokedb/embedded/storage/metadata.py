@@ -178,7 +178,7 @@ class MetadataReader:
         while start < stop:
             page: list[tuple[int, str]] = []
             size = 0
-            with self._connection() as connection:
+            with self.connection() as connection:
                 query = "SELECT label, text, crc FROM texts WHERE label>=? AND label<? ORDER BY label LIMIT ?"
                 cursor = connection.execute(query, (start, stop, _PAGE))
                 for label, text, crc in cursor:
@@ -220,7 +220,9 @@ class MetadataReader:
         with self.connection() as connection:
             if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fields'").fetchone():
                 return []  # a folder from before there were any, opened read-only
-            rows = connection.execute("SELECT number, path, automatic, ready FROM fields ORDER BY number").fetchall()
+            rows: list[Any] = connection.execute(
+                "SELECT number, path, automatic, ready FROM fields ORDER BY number"
+            ).fetchall()
         return [
             Field(number, tuple(orjson.loads(path)), bool(automatic), bool(ready))
             for number, path, automatic, ready in rows
@@ -246,7 +248,7 @@ class MetadataReader:
 
     def _labels(self, condition: Condition, start: int, stop: int) -> Labels:
         with self.connection() as connection:
-            text = connection.execute(condition.sql, {**condition.bindings, "start": start, "stop": stop}).get
+            text: Any = connection.execute(condition.sql, {**condition.bindings, "start": start, "stop": stop}).get
         return _numbers(text)
 
     def groups(self, path: tuple[str, ...], stop: int) -> Iterator[tuple[list[Any], Labels]] | None:
@@ -256,9 +258,9 @@ class MetadataReader:
         if condition is None:
             return None
         with self.connection() as connection:
-            rows = connection.execute(condition.sql, {**condition.bindings, "stop": stop}).fetchall()
+            rows: list[Any] = connection.execute(condition.sql, {**condition.bindings, "stop": stop}).fetchall()
         return (
-            (orjson.loads(value) if isinstance(orjson.loads(value), list) else [orjson.loads(value)], _numbers(labels))
+            (found if isinstance(found := orjson.loads(value), list) else [found], _numbers(labels))
             for value, labels in rows
         )
 
@@ -300,7 +302,9 @@ class MetadataWriter:
                 for statement in field_index.SCHEMA:
                     self._connection.execute(statement)
                 # The building of these was interrupted.
-                self._connection.execute("DELETE FROM field_values WHERE field IN (SELECT number FROM fields WHERE NOT ready)")
+                self._connection.execute(
+                    "DELETE FROM field_values WHERE field IN (SELECT number FROM fields WHERE NOT ready)"
+                )
                 self._connection.execute("DELETE FROM fields WHERE NOT ready")
             self._fields: dict[int, tuple[str, ...]] = {
                 number: tuple(orjson.loads(path))
@@ -374,7 +378,7 @@ class MetadataWriter:
     def fill_field(self, number: int, start: int, stop: int) -> None:
         """Add the records with labels in [start, stop)."""
         with _reported(self.path), self._connection as connection:
-            rows = connection.execute(
+            rows: list[Any] = connection.execute(
                 "SELECT label, json(metadata) FROM records WHERE label>=? AND label<?", (start, stop)
             ).fetchall()
             self._index([label for label, _ in rows], [metadata for _, metadata in rows], number)

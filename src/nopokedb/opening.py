@@ -1,0 +1,78 @@
+"""From the arguments of `NoPokeDB` to an open engine: which folder, which settings, which model."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from nopokedb.embed import Embedder
+from nopokedb.engine import Engine
+from nopokedb.errors import InvalidInputError
+
+_COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def open_engine(
+    folder: Path,
+    dim: int | None,
+    embedder: Embedder | None,
+    fields: list[tuple[str, ...]],
+    settings: dict[str, Any],
+    durability: str,
+    read_only: bool,
+    max_memory: int | None,
+) -> Engine:
+    """The engine for a path, with its collection created or opened."""
+    # Imported here: `import nopokedb` stays quick, native libraries load with the first open.
+    from nopokedb.embedded.engine import EmbeddedEngine
+    from nopokedb.embedded.recovery import check_folder, require_collection
+    from nopokedb.embedded.search.analysis import LANGUAGES
+    from nopokedb.embedded.storage.manifest import Settings
+
+    language = settings["text_language"]
+    if language not in LANGUAGES:
+        raise InvalidInputError(
+            f"expected text_language to be one of {', '.join(map(repr, LANGUAGES))}, got {language!r:.80}"
+        )
+    stored = check_folder(folder)
+    if stored is not None and embedder is not None:
+        embedder.check(stored.settings.embed_name, stored.settings.embed_fingerprint)
+    if dim is None:
+        if embedder is not None and stored is None:
+            dim = embedder.dim
+        else:
+            stored = stored or require_collection(folder)
+            dim = stored.settings.dim
+            if settings["space"] == "cosine":
+                settings["space"] = stored.settings.space
+    if embedder is not None:
+        settings |= {"embed_name": embedder.name, "embed_fingerprint": tuple(embedder.fingerprint)}
+    return EmbeddedEngine(
+        folder,
+        settings=Settings(dim, **settings),
+        indexed_fields=fields,
+        durability=durability,
+        read_only=read_only,
+        max_memory=max_memory,
+    )
+
+
+def resolve_folder(path: str | Path, collection: str | None) -> Path:
+    """The collection's folder. Names are single path components of letters, digits, `.`, `_` and `-`."""
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+        raise InvalidInputError(f"expected path to be a str or a Path, got {type(path).__name__} {path!r:.80}")
+    text = str(path)
+    if "://" in text:
+        raise InvalidInputError(f"expected path to be a folder, got {text!r}")
+    if not text or "\0" in text:
+        raise InvalidInputError(f"expected path to be a folder, got {text!r}")
+    if collection is None:
+        return Path(path)
+    if not isinstance(collection, str) or not _COLLECTION_NAME.fullmatch(collection):
+        raise InvalidInputError(
+            "expected a collection name of 1 to 128 letters, digits, '.', '_' or '-', not starting with '.' or '-', "
+            f"got {collection!r:.150}"
+        )
+    return Path(path) / collection

@@ -434,7 +434,11 @@ def test_ids_that_are_no_sequence_are_refused(db: NoPokeDB, ids: Any) -> None:
 
 def test_none_as_ids_is_refused(db: NoPokeDB) -> None:
     """Only `add_many` has automatic ids; elsewhere None is a forgotten argument, not an empty list."""
-    del (entries := dict(WITH_IDS))["add_many"]
+    entries = dict(WITH_IDS)
+    del entries["add_many"]
+    by_filter_too = {name: entries.pop(name) for name in ("update_many", "delete_many")}
+    refused_by_all(db, InvalidInputError, by_filter_too, None)
+    db.delete(3)
     refused_by_all(db, InvalidIdError, entries, None)
 
 

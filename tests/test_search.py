@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nopokedb import NoPokeDB
-from nopokedb.embedded import read_path, upkeep
+from nopokedb.embedded import nearest, upkeep
 
 GOAL = 0.99
 
@@ -24,7 +24,7 @@ def quick_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments and indexes at sizes that a test can afford; no small segment is searched exactly."""
     monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
-    monkeypatch.setattr(read_path, "_EXACT_ROWS", 64)
+    monkeypatch.setattr(nearest, "_EXACT_ROWS", 64)
 
 
 def wait_sealed(db: NoPokeDB) -> None:

@@ -14,7 +14,9 @@ from nopokedb.batch import Batch
 from nopokedb.database import MISSING, NoPokeDB
 from nopokedb.engine import Stats
 from nopokedb.errors import NoPokeError
-from nopokedb.records import Hit, Id, Part, Record
+from nopokedb.filters import Scalar
+from nopokedb.records import Id, Part, Record
+from nopokedb.where import Where
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,7 +53,7 @@ class AsyncNoPokeDB:
 
     async def add(
         self,
-        vector: Any,
+        vector: Any = None,
         metadata: Mapping[str, Any] | None = None,
         *,
         id: Id | None = None,
@@ -61,7 +63,7 @@ class AsyncNoPokeDB:
         return await self._run(NoPokeDB.add, vector, metadata, id=id, text=text)
 
     async def add_many(
-        self, vectors: Any, metadatas: Iterable[Mapping[str, Any] | None] | None = None, **options: Any
+        self, vectors: Any = None, metadatas: Iterable[Mapping[str, Any] | None] | None = None, **options: Any
     ) -> list[Id]:
         """See `NoPokeDB.add_many`."""
         return await self._run(NoPokeDB.add_many, vectors, metadatas, **options)
@@ -82,17 +84,24 @@ class AsyncNoPokeDB:
         """See `NoPokeDB.upsert_many`."""
         await self._run(NoPokeDB.upsert_many, ids, vectors, metadatas, **options)
 
-    async def update_many(self, ids: Iterable[Id], metadata: Mapping[str, Any], *, merge: bool = True) -> int:
+    async def update_many(
+        self,
+        ids: Iterable[Id] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        where: Where = None,
+        merge: bool = True,
+    ) -> int:
         """See `NoPokeDB.update_many`."""
-        return await self._run(NoPokeDB.update_many, ids, metadata, merge=merge)
+        return await self._run(NoPokeDB.update_many, ids, metadata, where=where, merge=merge)
 
     async def delete(self, id: Any = MISSING, *, vid: Any = MISSING) -> bool:
         """See `NoPokeDB.delete`."""
         return await self._run(NoPokeDB.delete, id, vid=vid)
 
-    async def delete_many(self, ids: Iterable[Id]) -> int:
+    async def delete_many(self, ids: Iterable[Id] | None = None, *, where: Where = None) -> int:
         """See `NoPokeDB.delete_many`."""
-        return await self._run(NoPokeDB.delete_many, ids)
+        return await self._run(NoPokeDB.delete_many, ids, where=where)
 
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[Batch]:
@@ -116,24 +125,42 @@ class AsyncNoPokeDB:
         """See `NoPokeDB.get_many`."""
         return await self._run(NoPokeDB.get_many, ids, include=include)
 
-    async def count(self) -> int:
+    async def count(self, where: Where = None) -> int:
         """See `NoPokeDB.count`."""
-        return await self._run(NoPokeDB.count)
+        return await self._run(NoPokeDB.count, where)
+
+    async def facet(self, field: str, where: Where = None, *, limit: int = 100) -> list[tuple[Scalar, int]]:
+        """See `NoPokeDB.facet`."""
+        return await self._run(NoPokeDB.facet, field, where, limit=limit)
+
+    async def create_index(self, field: str) -> None:
+        """See `NoPokeDB.create_index`."""
+        await self._run(NoPokeDB.create_index, field)
+
+    async def drop_index(self, field: str) -> bool:
+        """See `NoPokeDB.drop_index`."""
+        return await self._run(NoPokeDB.drop_index, field)
 
     async def scan(
-        self, *, after: Id | None = None, limit: int | None = None, include: Sequence[Part] = ("metadata",)
+        self,
+        where: Where = None,
+        *,
+        order_by: str | None = None,
+        after: Id | str | None = None,
+        limit: int | None = None,
+        include: Sequence[Part] = ("metadata",),
     ) -> AsyncIterator[Record]:
         """See `NoPokeDB.scan`; used with `async for`."""
-        records = await self._run(NoPokeDB.scan, after=after, limit=limit, include=include)
+        records = await self._run(NoPokeDB.scan, where, order_by=order_by, after=after, limit=limit, include=include)
         while page := await asyncio.to_thread(lambda: list(itertools.islice(records, _PAGE))):
             for record in page:
                 yield record
 
-    async def query(self, vector: Any, k: int = 5, ef: int | None = None, **options: Any) -> list[Hit]:
+    async def query(self, vector: Any = None, k: int = 5, ef: int | None = None, **options: Any) -> Any:
         """See `NoPokeDB.query`."""
         return await self._run(NoPokeDB.query, vector, k, ef, **options)
 
-    async def query_many(self, vectors: Any, k: int = 5, ef: int | None = None, **options: Any) -> list[list[Hit]]:
+    async def query_many(self, vectors: Any, k: int = 5, ef: int | None = None, **options: Any) -> list[Any]:
         """See `NoPokeDB.query_many`."""
         return await self._run(NoPokeDB.query_many, vectors, k, ef, **options)
 

@@ -87,7 +87,7 @@ class SegmentStats:
     row_count: int
     live_count: int
     size_bytes: int
-    """Memory it holds beyond the mapped vectors."""
+    """Memory it holds beyond the mapped vectors; of a graph with that of the scan that it keeps for filters."""
     ef_at_10: int
     """Candidates it examines for k = 10 unless told otherwise."""
     recall: float

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nopokedb.engine import Order, Query
-from nopokedb.errors import InvalidInputError
+from nopokedb.errors import InvalidInputError, InvalidVectorError
 from nopokedb.records import (
     MAX_K,
     Id,
@@ -73,14 +73,14 @@ class Asker:
         """The questions of `NoPokeDB.query_many`."""
         if isinstance(vectors, Sequence) and len(vectors) and all(isinstance(item, str) for item in vectors):
             if isinstance(vectors, str):
-                raise InvalidInputError("expected a list of strs or vectors, got one str; wrap it in a list")
+                raise InvalidVectorError("expected a list of strs or vectors, got one str; wrap it in a list")
             vectors = self._embed(list(vectors))
         checked = check_vectors(vectors, self._dim, self._space)
         return self._query(checked, k, ef, default_ef, include, where, max_distance, options)
 
     def _embed(self, texts: list[str]) -> Any:
         if self._embedder is None:
-            raise InvalidInputError(
+            raise InvalidVectorError(
                 "expected a vector, got a str: this collection was opened without embed=, which turns texts into "
                 "vectors; to match words use text="
             )

@@ -7,6 +7,8 @@ The only module that knows all the parts. Writing handles own a `WritePath` and 
 from __future__ import annotations
 
 import atexit
+import importlib.util
+import logging
 import os
 import threading
 import weakref
@@ -37,6 +39,8 @@ from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, Rea
 from nopokedb.filters import Filter, Scalar, path_text
 from nopokedb.filters import Path as FieldPath
 from nopokedb.records import Id, Part, Record
+
+_log = logging.getLogger("nopokedb")
 
 _CACHE_BYTES = 64 * 2**20
 T = TypeVar("T")
@@ -137,6 +141,7 @@ class EmbeddedEngine:
             self._upkeep = Upkeep(folder, manifest, found.store, self._writes, max_memory=max_memory)
             self._writer_store = found.store
             self._fields = FieldIndexes(found.store, self._writes, self._upkeep)
+            self._upkeep.add_chore(self._keep_texts)
             if found.dirty:
                 self._upkeep.checkpoint()
             self._lock.publish(snapshot.lsn)
@@ -294,8 +299,10 @@ class EmbeddedEngine:
         manifest = self._manifest()
         sizes = _file_sizes(self.folder)
         log_bytes = sum(size for path, size in sizes.items() if path.parent.name == "oplog")
-        index_bytes = sum(size for path, size in sizes.items() if path.parent.name == "index")
-        notes = (*self._notes, *(self._follower.notes if self._follower is not None else self._upkeep.notes))
+        derived = (self.folder / "index", self.folder / "text")
+        index_bytes = sum(size for path, size in sizes.items() if not {*derived}.isdisjoint(path.parents))
+        texts = self._texts.notes if self._texts is not None else ()
+        notes = (*self._notes, *texts, *(self._follower.notes if self._follower is not None else self._upkeep.notes))
         return Stats(
             path=str(self.folder),
             dim=self.dim,
@@ -310,7 +317,7 @@ class EmbeddedEngine:
                     segment.kind,
                     segment.row_count,
                     snapshot.live_count(segment.start, segment.stop),
-                    segment.size_bytes,
+                    segment.size_bytes + (segment.scan.size_bytes if segment.scan is not None else 0),
                     segment.ef_at_10,
                     segment.recall,
                 )
@@ -351,6 +358,19 @@ class EmbeddedEngine:
                 closing.callback(lambda: self._close_texts(self._upkeep.manifest.checkpoint_lsn))
                 self._writes.shut()
                 self._upkeep.finish()
+
+    def _keep_texts(self) -> None:
+        """For the background thread: bring the text index up to date in a pause, and keep it for the next open. One that
+        nobody has asked for in this folder is not made."""
+        used = self._texts is not None or (self.folder / "text").is_dir()
+        if not used or not self._upkeep.resting or importlib.util.find_spec("tantivy") is None:
+            return
+        try:
+            view = self._text_view()
+            view.catch_up(self.snapshot())
+            view.save(self._upkeep.manifest.checkpoint_lsn)
+        except OSError as error:  # it is derived: the next query makes it anew, or is told the same
+            _log.warning("%s: the text index could not be brought up to date: %s", self.folder, error)
 
     def _close_texts(self, durable_lsn: int | None) -> None:
         with self._texts_lock:

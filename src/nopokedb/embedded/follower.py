@@ -184,8 +184,18 @@ class Follower:
         ):
             loaded = {(segment.kind, segment.start, segment.stop): segment for segment in state.snapshot.segments}
         wanted = [(file.kind, file.start, file.stop) for file in manifest.segments]
+        loaded |= {
+            (segment.scan.kind, segment.start, segment.stop): segment.scan
+            for segment in loaded.values()
+            if segment.scan is not None
+        }
         if wanted and all(key in loaded for key in wanted):
-            segments = sorted((loaded[key] for key in wanted), key=lambda segment: segment.start)
+            # Of two indexes of the same rows the graph keeps the scan.
+            found = [loaded[key] for key in wanted]
+            kept = {id(segment.scan) for segment in found}
+            segments = sorted(
+                (segment for segment in found if id(segment) not in kept), key=lambda segment: segment.start
+            )
             return replace(snapshot, segments=tuple(segments)), []
         snapshot, _, notes = load_segments(self._folder, manifest, snapshot, self._max_memory)
         return snapshot, notes

@@ -122,6 +122,11 @@ class Upkeep:
             self._wake.notify()
 
     @property
+    def resting(self) -> bool:
+        """Nothing was written for a moment."""
+        return self._idle(PAUSE_S)
+
+    @property
     def sealing(self) -> bool:
         """Whether a seal is running or due."""
         if self._writes.failure is not None:
@@ -316,7 +321,9 @@ class Upkeep:
         return None
 
     def _adopt(self, segment: Segment, data: bytes) -> None:
-        """Write the segment's file and swap it in."""
+        """Write the segment's file and swap it in. A graph over exactly the rows of a scan keeps that, for filters."""
+        current = self._writes.snapshot.segments
+        segment.scan = next((old for old in current if segment.keeps(old)), None)
         name = f"segment-{self.manifest.generation}-{segment.start}-{segment.stop}-{segment.kind}.npk"
         folder = self._folder / "index"
         file = SegmentFile(
@@ -330,8 +337,14 @@ class Upkeep:
             segment.ef_at_100,
             segment.recall,
         )
-        kept = tuple(old for old in self.manifest.segments if not segment.start <= old.start < segment.stop)
-        gone = [old for old in self.manifest.segments if segment.start <= old.start < segment.stop and old.name != name]
+        gone = [
+            old
+            for old in self.manifest.segments
+            if segment.start <= old.start < segment.stop
+            and old.name != name
+            and not (segment.scan is not None and old.kind == "scan")
+        ]
+        kept = tuple(old for old in self.manifest.segments if old not in gone and old.name != name)
         write_durably(folder / name, data)
         sync_folder(folder)
         with self._manifest_lock:
@@ -345,7 +358,9 @@ class Upkeep:
 def fits_memory(limit: int | None, snapshot: Snapshot, segment: Segment) -> bool:
     """Whether the index may be resident under `max_memory`; its rows are searched exactly otherwise."""
     kept = [other for other in snapshot.segments if not segment.start <= other.start < segment.stop]
-    return limit is None or sum(other.size_bytes for other in kept) + segment.size_bytes <= limit
+    scans = sum(other.scan.size_bytes for other in kept if other.scan is not None)
+    scans += sum(old.size_bytes for old in snapshot.segments if segment.keeps(old))
+    return limit is None or sum(other.size_bytes for other in kept) + scans + segment.size_bytes <= limit
 
 
 def with_segment(snapshot: Snapshot, segment: Segment) -> Snapshot:
@@ -365,9 +380,11 @@ def load_segments(
     notes: list[str] = []
     usable: list[SegmentFile] = []
     fits = True
-    for file in sorted(manifest.segments, key=lambda item: item.start):
+    # A scan comes before the graph that keeps it.
+    for file in sorted(manifest.segments, key=lambda item: (item.start, item.kind != "scan")):
         path = folder / "index" / file.name
-        if file.start != (usable[-1].stop if usable else 0) or file.stop > snapshot.row_count:
+        beside = bool(usable) and (file.start, file.stop) == (usable[-1].start, usable[-1].stop)
+        if (file.start != (usable[-1].stop if usable else 0) and not beside) or file.stop > snapshot.row_count:
             notes.append(f"index {file.name} does not fit to the rows and is built again")
             continue
         try:
@@ -387,6 +404,7 @@ def load_segments(
         usable.append(file)
         fits = fits and fits_memory(max_memory, snapshot, segment)
         if fits:
+            segment.scan = next((old for old in snapshot.segments if segment.keeps(old)), None)
             snapshot = with_segment(snapshot, segment)
         else:  # segments in memory cover the rows from 0 on without a gap: those behind it wait too
             notes.append(f"index {file.name} exceeds max_memory: its rows are searched exactly")

@@ -65,6 +65,10 @@ class Segment:
     def row_count(self) -> int:
         return self.stop - self.start
 
+    def keeps(self, other: Segment) -> bool:
+        """Whether this graph keeps the other index beside itself: a scan of the same rows."""
+        return self.kind != "scan" and other.kind == "scan" and (self.start, self.stop) == (other.start, other.stop)
+
     def ef_for(self, k: int) -> int:
         """Candidates that reach the recall goal for k results, from the two measured points."""
         if k <= 10:

@@ -13,8 +13,10 @@ double its time: a crash then costs reading the texts since the last save again,
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,10 +74,8 @@ class TextView:
     """
 
     def __init__(self, folder: Path | None, language: str, reader: TextReader, identity: int = 0) -> None:
-        try:
-            import tantivy as _
-        except ImportError as error:
-            raise ImportError(f"full-text search needs an extra: {install_hint('text')}", name="tantivy") from error
+        if importlib.util.find_spec("tantivy") is None:
+            raise ImportError(f"full-text search needs an extra: {install_hint('text')}", name="tantivy")
         self.notes: list[str] = []
         """What was found wrong with saved files, and that they were built anew."""
         self._reader = reader
@@ -123,7 +123,7 @@ class TextView:
             if self._index is not None:
                 self._index.rest()  # an idle writer would hold six threads
                 state = self._publish(replace(state, searcher=self._index.searcher))
-        if _retired_share(state) > RETIRED_SHARE:
+        if state.lsn == snapshot.lsn and _retired_share(state) > RETIRED_SHARE:
             self._renew(snapshot)
 
     def save(self, durable_lsn: int) -> bool:
@@ -187,20 +187,14 @@ class TextView:
         assert index is not None
         masked = np.union1d(state.masked, _gone(state.indexed, state.live, snapshot.live))
         searcher, indexed = state.searcher, state.indexed
-        try:
+        with self._whole_or_discarded():
             added = self._add(index, state.label_count, snapshot)
             if len(added) or len(masked) > MASKED_LABELS:
                 if len(masked):
                     index.retire(masked)
                 searcher = index.commit()
                 indexed, masked = indexed.changed(added, masked), _NO_LABELS
-        except BaseException:
-            # Half of the changes may be in. The records have them all: the next use opens or builds a whole one.
-            self._discard()
-            raise
-        return self._publish(
-            _State(snapshot.lsn, snapshot.label_count, snapshot.live, indexed, masked, searcher)
-        )
+        return self._publish(_State(snapshot.lsn, snapshot.label_count, snapshot.live, indexed, masked, searcher))
 
     def _add(self, index: TextIndex, start: int, snapshot: Snapshot) -> Labels:
         """Add the live texts of the labels from `start` on; their labels."""
@@ -217,6 +211,7 @@ class TextView:
         """The saved state, if there is one and it fits."""
         if self._files is None:
             return None
+        self._files.remove_leftovers()
         work = self._files.new_work()
         try:
             saved = self._files.load(work)
@@ -225,7 +220,10 @@ class TextView:
                 return None
             if saved.lsn > snapshot.lsn or saved.label_count > snapshot.label_count:
                 raise Unusable(f"it is of lsn {saved.lsn}, the records of {snapshot.lsn}")
-            index = TextIndex(self._language, work)
+            try:
+                index = TextIndex(self._language, work)
+            except ValueError as error:
+                raise Unusable(f"tantivy refuses it ({error})") from error
             if index.searcher.alive_count != saved.indexed.count:
                 raise Unusable(f"it has {index.searcher.alive_count} texts instead of {saved.indexed.count}")
         except Unusable as unusable:
@@ -235,9 +233,7 @@ class TextView:
             return None
         self._index, self._work, self._saved_lsn = index, work, saved.lsn
         masked = _gone(saved.indexed, Bitmap(), snapshot.live)
-        return self._publish(
-            _State(saved.lsn, saved.label_count, snapshot.live, saved.indexed, masked, index.searcher)
-        )
+        return self._publish(_State(saved.lsn, saved.label_count, snapshot.live, saved.indexed, masked, index.searcher))
 
     def _build(self, snapshot: Snapshot) -> _State:
         """A new index of all live texts, in use from here on."""
@@ -248,16 +244,17 @@ class TextView:
     def _made(self, snapshot: Snapshot) -> tuple[TextIndex, Path | None, _State]:
         work = None if self._files is None else self._files.new_work()
         index = TextIndex(self._language, work)
-        try:
-            added = self._add(index, 0, snapshot)
-            index.commit()
-            if len(added) >= BULK_TEXTS:
-                index.rest()  # gives its memory back
-        except BaseException:
-            index.rest()
-            if self._files is not None and work is not None:
-                self._files.drop_work(work)
-            raise
+        with _reported():
+            try:
+                added = self._add(index, 0, snapshot)
+                index.commit()
+                if len(added) >= BULK_TEXTS:
+                    index.rest()  # gives its memory back
+            except BaseException:
+                index.abandon()
+                if self._files is not None and work is not None:
+                    self._files.drop_work(work)
+                raise
         indexed = Bitmap().changed(added, _NO_LABELS)
         state = _State(snapshot.lsn, snapshot.label_count, snapshot.live, indexed, _NO_LABELS, index.searcher)
         return index, work, state
@@ -272,7 +269,7 @@ class TextView:
         index, work, state = self._made(snapshot)
         with self._lock:
             if self._closed:
-                index.rest()
+                index.abandon()
                 if self._files is not None and work is not None:
                     self._files.drop_work(work)
                 return
@@ -283,15 +280,34 @@ class TextView:
         self._state = state
         return state
 
+    @contextmanager
+    def _whole_or_discarded(self) -> Iterator[None]:
+        """After an error half of the changes may be in. The records have them all: the next use makes a whole index."""
+        with _reported():
+            try:
+                yield
+            except BaseException:
+                self._discard()
+                raise
+
     def _discard(self) -> None:
         """Stop using the index and remove its `work` folder."""
         index, work = self._index, self._work
         self._state = self._index = self._work = None
         self._saved_lsn = -1
         if index is not None:
-            index.rest()
+            index.abandon()
         if self._files is not None and work is not None:
             self._files.drop_work(work)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """tantivy reports a full disk or an ended thread as a ValueError, as if the caller were to blame."""
+    try:
+        yield
+    except ValueError as error:
+        raise OSError(f"the text index could not be written: {error}") from error
 
 
 def _gone(indexed: Bitmap, before: Bitmap, now: Bitmap) -> Labels:

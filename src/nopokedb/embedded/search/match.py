@@ -50,11 +50,7 @@ class Matcher:
 
     def match(self, query: TextQuery) -> Match | None:
         """The whole query, None if nothing can match."""
-        parts = [
-            (clause.occur, part, constant)
-            for clause in query.clauses
-            for part, constant in self._parts(clause)
-        ]
+        parts = [(clause.occur, part, constant) for clause in query.clauses for part, constant in self._parts(clause)]
         wanted = [part for part in parts if part[0] != "must_not"]
         if not wanted:
             return None

@@ -182,6 +182,15 @@ class TextIndex:
             self._index.reload()
             self.searcher = self._current()
 
+    def abandon(self) -> None:
+        """End the writer and its threads, whatever state it is in. For an index that is not used any more."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.wait_merging_threads()
+            except ValueError:
+                pass  # it failed before: this is why the index is abandoned
+
     def search(
         self,
         query: TextQuery,

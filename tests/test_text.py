@@ -412,7 +412,7 @@ def test_threads_read_their_own_writes(open_db: Open, tmp_path: Path) -> None:
     failures: list[str] = []
 
     def work(name: int) -> None:
-        for at in range(25):
+        for at in range(12):
             id_ = db.add([1, 1], text=f"mine{name}x{at} shared")
             found = find(view, db, f"mine{name}x{at}")
             if [item.id for item in reader_of(db).fetch(found).values()] != [id_]:
@@ -428,7 +428,7 @@ def test_threads_read_their_own_writes(open_db: Open, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert len(find(view, db, "shared", 1_000)) == 100
+    assert len(find(view, db, "shared", 1_000)) == 48
     view.close()
 
 

@@ -77,6 +77,7 @@ class TextFiles:
         self._identity = identity
         self._tantivy = version("tantivy")
         self._numbers = itertools.count(1)
+        self._cleaned = False
         self._known: dict[str, list[int]] = {}
         """Size and CRC-32C of files that never change."""
 
@@ -87,9 +88,11 @@ class TextFiles:
         return work
 
     def remove_leftovers(self) -> None:
-        """Remove the `work` folders of earlier processes."""
-        for path in self._folder.glob("work-*"):
-            shutil.rmtree(path)
+        """Remove the `work` folders of earlier processes. Only the first call does, before any folder of our own."""
+        if not self._cleaned:
+            for path in self._folder.glob("work-*"):
+                shutil.rmtree(path)
+            self._cleaned = True
 
     def load(self, work: Path) -> Saved | None:
         """Fill `work` with the saved files after comparing them. None if nothing was ever saved; `Unusable` if what

@@ -434,12 +434,12 @@ def test_ids_that_are_no_sequence_are_refused(db: NoPokeDB, ids: Any) -> None:
 
 def test_none_as_ids_is_refused(db: NoPokeDB) -> None:
     """Only `add_many` has automatic ids; elsewhere None is a forgotten argument, not an empty list."""
-    entries = dict(WITH_IDS)
-    del entries["add_many"]
-    by_filter_too = {name: entries.pop(name) for name in ("update_many", "delete_many")}
-    refused_by_all(db, InvalidInputError, by_filter_too, None)
-    db.delete(3)
-    refused_by_all(db, InvalidIdError, entries, None)
+    refused_by_all(db, InvalidIdError, {name: WITH_IDS[name] for name in ("upsert_many", "get_many")}, None)
+
+
+def test_none_as_ids_and_as_filter_is_refused(db: NoPokeDB) -> None:
+    """What writes by ids or by filter wants exactly one of them."""
+    refused_by_all(db, InvalidInputError, {name: WITH_IDS[name] for name in ("update_many", "delete_many")}, None)
 
 
 def test_str_of_ids_beside_an_iterator_is_refused(db: NoPokeDB) -> None:
@@ -805,6 +805,9 @@ EVERY_METHOD: dict[str, Call] = {
     "__contains__": lambda db: 0 in db,
     "__len__": len,
     "count": lambda db: db.count(),
+    "facet": lambda db: db.facet("n"),
+    "create_index": lambda db: db.create_index("n"),
+    "drop_index": lambda db: db.drop_index("n"),
     "scan": lambda db: list(db.scan()),
     "query": lambda db: db.query(GOOD),
     "query_many": lambda db: db.query_many([GOOD]),
@@ -816,6 +819,14 @@ MORE_CALLS: dict[str, Call] = {
     "batch_of_a_delete": in_batch(lambda batch: batch.delete(0)),
     "add_many_chunked": lambda db: db.add_many(iter([GOOD])),
     "absent_id": lambda db: db.get("absent"),
+    "count_by_filter": lambda db: db.count({"n": 1}),
+    "scan_by_filter": lambda db: list(db.scan({"n": 1})),
+    "scan_in_order": lambda db: list(db.scan(order_by="n")),
+    "query_by_filter": lambda db: db.query(GOOD, where={"n": 1}),
+    "query_by_text": lambda db: db.query(text="a"),
+    "query_by_example": lambda db: db.query(like=[0]),
+    "update_by_filter": lambda db: db.update_many(where={"n": 1}, metadata={}),
+    "delete_by_filter": lambda db: db.delete_many(where={"n": 1}),
 }
 WRITING = (
     "add",
@@ -827,8 +838,12 @@ WRITING = (
     "delete_many",
     "batch",
     "save",
+    "create_index",
+    "drop_index",
     "batch_of_a_delete",
     "add_many_chunked",
+    "update_by_filter",
+    "delete_by_filter",
 )
 
 

@@ -64,6 +64,14 @@ def test_import_directions(importer: str, imported: str, why: str) -> None:
             assert not wrong, f"{name_of(path)} imports {sorted(wrong)}: {why}"
 
 
+def test_search_knows_only_itself() -> None:
+    """What is derived can be tried, replaced and tested without the rest of the package."""
+    for path in (PACKAGE / "embedded" / "search").glob("*.py"):
+        ours = {name for name in imports_of(path) if name.startswith("nopokedb.")}
+        wrong = {name for name in ours if not name.startswith(("nopokedb.embedded.search", "nopokedb.text_query"))}
+        assert not wrong, f"{name_of(path)} imports {sorted(wrong)}"
+
+
 def test_public_names() -> None:
     """`__all__` is what the package offers: sorted, real, documented, and nothing public besides."""
     names = nopokedb.__all__

@@ -360,8 +360,8 @@ class EmbeddedEngine:
                 self._upkeep.finish()
 
     def _keep_texts(self) -> None:
-        """For the background thread: bring the text index up to date in a pause, and keep it for the next open. One that
-        nobody has asked for in this folder is not made."""
+        """For the background thread: bring the text index up to date in a pause, and keep it for the next open. One
+        that nobody has asked for in this folder is not made."""
         used = self._texts is not None or (self.folder / "text").is_dir()
         if not used or not self._upkeep.resting or importlib.util.find_spec("tantivy") is None:
             return

@@ -1,24 +1,26 @@
 """The saved text index: which files it consists of, what they say, and whether they are still what was saved.
 
-    text/state            what the saved files equal, see below
-    text/saved-<lsn>/     tantivy's files as they were at `save`
-    text/work-<n>/        the index in use; nothing in here is read by a later open
+    text/state        what the saved files equal, see below
+    text/saved-<n>/   tantivy's files as they were at `save`
+    text/work-<n>/    the index in use; no later open reads anything in here
 
 tantivy writes a file once and never changes it, so `saved` and `work` are hard links of the same files (copies where
 the file system has no links). A crash therefore costs only the texts that came after the last save: the next open
 links the saved files into a new `work` and adds those. All of it is derived and may be deleted between two opens.
 
-The state file, little-endian: magic "NPDBTEXT", u32 length of the JSON that follows, JSON (`_Header`), the bitmap of the
-labels that are in the index, CRC-32C (u32) of everything before it. The JSON names size and CRC-32C of every file. All of
-them are compared before tantivy sees one of them, because native code must not be fed damaged bytes.
+The state file, little-endian: magic "NPDBTEXT", u32 length of the JSON that follows, JSON (`_Header`), the bitmap of
+the labels that are in the index, CRC-32C (u32) of everything before it. The JSON names size and CRC-32C of every
+file. All are compared before tantivy sees one of them, because native code must not be fed damaged bytes.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import struct
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,33 +64,35 @@ class _Header:
     identity: int
     lsn: int
     label_count: int
+    folder: str
     files: dict[str, list[int]]
 
 
 class TextFiles:
-    """The folder `text` of one collection. Used by one thread at a time."""
+    """The folder `text` of one collection. One thread at a time loads, saves or removes; any may make work folders."""
 
     def __init__(self, folder: Path, language: str, identity: int) -> None:
-        import tantivy
-
         self._folder = folder
         self._language = language
         self._identity = identity
-        self._tantivy = tantivy.__version__
-        self._works = 0
+        self._tantivy = version("tantivy")
+        self._numbers = itertools.count(1)
+        self._cleaned = False
         self._known: dict[str, list[int]] = {}
         """Size and CRC-32C of files that never change."""
 
     def new_work(self) -> Path:
-        """An empty folder for an index. The first call removes the `work` folders of earlier processes."""
-        self._folder.mkdir(exist_ok=True)
-        if not self._works:
-            for path in self._folder.glob("work-*"):
-                shutil.rmtree(path, ignore_errors=True)
-        self._works += 1
-        work = self._folder / f"work-{self._works}"
-        work.mkdir()
+        """An empty folder for an index."""
+        work = self._folder / f"work-{next(self._numbers)}"
+        work.mkdir(parents=True)
         return work
+
+    def remove_leftovers(self) -> None:
+        """Remove the `work` folders of earlier processes. Only the first call does, before any folder of our own."""
+        if not self._cleaned:
+            for path in self._folder.glob("work-*"):
+                shutil.rmtree(path)
+            self._cleaned = True
 
     def load(self, work: Path) -> Saved | None:
         """Fill `work` with the saved files after comparing them. None if nothing was ever saved; `Unusable` if what
@@ -108,8 +112,10 @@ class TextFiles:
         ):
             if mine != theirs:
                 raise Unusable(f"it was made with {name} {theirs}, not {mine}")
-        saved = self._folder / f"saved-{header.lsn}"
+        saved = self._folder / header.folder
         for name, expected in header.files.items():
+            if Path(name).name != name:
+                raise Unusable(f"it names a file elsewhere: {name!r}")
             try:
                 if _fingerprint(saved / name) != expected:
                     raise Unusable(f"{name} is damaged")
@@ -122,8 +128,9 @@ class TextFiles:
 
     def save(self, work: Path, saved: Saved) -> None:
         """Make the files of `work`, which nobody changes meanwhile, what the next open finds. Durable on return."""
-        target = self._folder / f"saved-{saved.lsn}"
-        shutil.rmtree(target, ignore_errors=True)
+        older = list(self._folder.glob("saved-*"))
+        number = max((int(path.name[6:]) for path in older if path.name[6:].isdecimal()), default=0) + 1
+        target = self._folder / f"saved-{number}"
         target.mkdir()
         files: dict[str, list[int]] = {}
         for path in work.iterdir():
@@ -139,6 +146,7 @@ class TextFiles:
             self._identity,
             saved.lsn,
             saved.label_count,
+            target.name,
             files,
         )
         encoded = orjson.dumps(asdict(header))
@@ -148,9 +156,8 @@ class TextFiles:
         write_durably(self._folder / _STATE, body + _U32.pack(google_crc32c.value(body)))
         sync_folder(self._folder)
         self._known = {name: value for name, value in files.items() if name not in _REPLACED}
-        for path in self._folder.glob("saved-*"):
-            if path != target:
-                shutil.rmtree(path, ignore_errors=True)
+        for path in older:
+            shutil.rmtree(path, ignore_errors=True)
 
     def forget_saved(self) -> None:
         """Remove the saved index."""

@@ -3,8 +3,10 @@
 Scores are BM25 (Robertson and Zaragoza 2009; k1 = 1.2, b = 0.75) as tantivy computes them, with document lengths
 rounded to one byte. Adds and retirements become visible at `commit`; a `TextSearcher` keeps the state it was made of.
 
-Measured on two shared cores of an AMD/Intel server, 100,000 documents of 8 to 39 words (Zipf's law): see the figures
-at `TextSearcher.search` and `TextIndex`.
+Figures are of 100,000 texts of 8 to 39 words (Zipf's law, 30,000 words) on two busy cores of a server. The ten best
+take 0.07 ms (p50) for one word, 0.23 ms for two, 0.43 ms for three and 0.76 ms for five, words drawn as often as
+they occur; the first search after opening 0.4 ms. Building takes 2.3 s of one core and 10 MB on disk; stemming is half
+of it and `plain`, without which prefixes could only be compared with stems, a third.
 """
 
 from __future__ import annotations
@@ -111,8 +113,8 @@ class TextSearcher:
 class TextIndex:
     """The index, in a folder (which holds what an earlier one left there) or in memory.
 
-    One thread at a time may change it. The writer and its six threads exist from the first change to `rest`: opening
-    one takes 0.5 ms, beside 9 ms (2.5 ms in memory) for committing up to 100 documents.
+    One thread at a time may change it. The writer and its six threads exist from the first change to `rest`; opening
+    one takes 0.5 ms, a twentieth of a commit.
     """
 
     def __init__(self, language: str, folder: Path | None = None) -> None:
@@ -181,6 +183,15 @@ class TextIndex:
             writer.wait_merging_threads()
             self._index.reload()
             self.searcher = self._current()
+
+    def abandon(self) -> None:
+        """End the writer and its threads, whatever state it is in. For an index that is not used any more."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.wait_merging_threads()
+            except ValueError:
+                pass  # it failed before: this is why the index is abandoned
 
     def search(
         self,

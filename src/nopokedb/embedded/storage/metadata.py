@@ -173,8 +173,8 @@ class MetadataReader:
         return found
 
     def texts_between(self, start: int, stop: int) -> Iterator[list[tuple[int, str]]]:
-        """The texts of the labels in [start, stop), ascending, in pages of up to 512 texts that end with the one that
-        brings them to 4 Mi characters. Each page is read by a call of its own: no read transaction waits for the caller."""
+        """The texts of the labels in [start, stop), ascending, in pages of up to 512 texts; a page ends early
+        with the text that brings it to 4 Mi characters. No read transaction is open while the caller has a page."""
         while start < stop:
             page: list[tuple[int, str]] = []
             size = 0

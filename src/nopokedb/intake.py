@@ -187,7 +187,7 @@ class Intake:
 def which_records(ids: Iterable[Id] | None, where: Where) -> tuple[Filter | None, list[Id] | None]:
     """The records that a write is about: by filter, or by ids."""
     if (ids is None) == (where is None):
-        raise InvalidInputError("expected exactly one of ids and where")
+        raise InvalidInputError(f"expected exactly one of ids and where, got {'neither' if ids is None else 'both'}")
     if ids is not None:
         return None, check_ids(ids)
     node = parse_filter(where)

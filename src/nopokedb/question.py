@@ -183,7 +183,9 @@ def _add_options(
         query.texts = _texts(text, 1 if query.vectors is None else len(query.vectors))
     if like is not None or unlike is not None:
         if query.vectors is not None or like is None:
-            raise InvalidInputError("expected a vector or like=, and unlike= only beside like=")
+            raise InvalidInputError(
+                "expected a vector or like=, and unlike= only beside like=, got another combination"
+            )
         query.like, query.unlike = _examples("like", like), _examples("unlike", unlike or [])
         if not query.like:
             raise InvalidInputError("expected like= to name at least one record, got none")
@@ -198,9 +200,11 @@ def _add_options(
             raise InvalidInputError("expected a vector and text= with fusion='weighted', got one of them")
         query.alpha = check_fraction("alpha", alpha)
     elif alpha != 0.5:
-        raise InvalidInputError("expected alpha only with fusion='weighted'")
+        raise InvalidInputError(
+            f"expected alpha only with fusion='weighted', got {shown(alpha)} with fusion={fusion!r}"
+        )
     if not by_vector and (ef_given or query.max_distance is not None):
-        raise InvalidInputError("expected ef and max_distance only where a vector is asked for: BM25 has neither")
+        raise InvalidInputError("expected a vector beside ef and max_distance, got only text=: BM25 has neither")
     if diversity is not None:
         query.diversity = check_fraction("diversity", diversity)
     if group_by is not None:
@@ -209,11 +213,11 @@ def _add_options(
         query.group_by = parse_path(group_by, place="group_by")
         query.group_size = check_int("group_size", group_size, 1, MAX_GROUP_SIZE)
     elif group_size != 1:
-        raise InvalidInputError("expected group_size only with group_by")
+        raise InvalidInputError(f"expected group_by beside group_size={shown(group_size)}, got none")
     if not isinstance(highlight, bool):
         raise InvalidInputError(f"expected highlight to be a bool, got {shown(highlight)}")
     if highlight and query.texts is None:
-        raise InvalidInputError("expected text= with highlight=True: it is the words of the text that are marked")
+        raise InvalidInputError("expected text= with highlight=True, whose words are marked, got none")
     query.highlight = highlight
 
 

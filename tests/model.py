@@ -90,9 +90,9 @@ def assert_same(db: NoPokeDB, model: Model) -> None:
     assert len(db) == len(model.records)
 
 
-def assert_answers(db: NoPokeDB, model: Model, query: np.ndarray, k: int) -> None:
+def assert_answers(db: NoPokeDB, model: Model, query: np.ndarray, k: int, **options: Any) -> None:
     """Exact search agrees with the model in distances and, where they differ clearly, in ids."""
-    hits = db.query(query, k=k)
+    hits = db.query(query, k=k, **options)
     want = model.distances(query)[:k]
     assert len(hits) == len(want)
     scale = max(1.0, max((abs(d) for d, _ in want), default=1.0))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -22,6 +23,19 @@ keys = st.one_of(st.integers(-3, 12), st.sampled_from(["a", "b", "1", "é", "\0"
 metadatas = st.dictionaries(st.sampled_from(["x", "y"]), st.none() | st.integers(0, 3) | st.just({"z": 1}), max_size=2)
 texts = st.none() | st.sampled_from(["", "one", "two words"])
 seeds = st.integers(0, 2**16)
+Where: TypeAlias = tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]
+# Filters, each with what it means, written out.
+filters = st.sampled_from(
+    [
+        ({"x": None}, lambda m: m.get("x") is None),
+        ({"y": {"$gte": 2}}, lambda m: isinstance(m.get("y"), int) and m["y"] >= 2),
+        ({"y": {"$ne": 1}}, lambda m: m.get("y") != 1),
+        ({"x.z": 1}, lambda m: isinstance(m.get("x"), dict)),
+        ({"n": {"$in": [0, 2]}}, lambda m: m.get("n") in (0, 2)),
+        ({"$or": [{"in": "batch"}, {"x": 3}]}, lambda m: m.get("in") == "batch" or m.get("x") == 3),
+        ({"$not": {"n": {"$exists": True}}}, lambda m: "n" not in m),
+    ]
+)
 
 
 def vector_of(seed: int) -> np.ndarray:
@@ -38,6 +52,8 @@ class Machine(RuleBasedStateMachine):
     def create(self, space: str) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="nopokedb-"))
         self.count = 0
+        self.text_queries = 0
+        self.indexed: set[str] = set()
         self.model = Model(DIM, space)
         self.db = NoPokeDB(dim=DIM, path=self.root / "0", space=space)  # type: ignore[arg-type]
 
@@ -131,6 +147,49 @@ class Machine(RuleBasedStateMachine):
     @rule(seed=seeds, k=st.integers(1, 8))
     def query(self, seed: int, k: int) -> None:
         assert_answers(self.db, self.model, vector_of(seed + 1000), k)
+
+    @rule(where=filters, seed=seeds, k=st.integers(1, 8))
+    def query_by_filter(self, where: Where, seed: int, k: int) -> None:
+        passing = Model(DIM, self.model.space, {key: self.model.records[key] for key in self.passing(where)})
+        assert self.db.count(where[0]) == len(passing.records)
+        assert [record.id for record in self.db.scan(where[0])] == passing.ids()
+        assert_answers(self.db, passing, vector_of(seed + 1000), k, where=where[0])
+
+    @rule(where=filters, value=st.integers(0, 3))
+    def update_by_filter(self, where: Where, value: int) -> None:
+        chosen = self.passing(where)
+        assert self.db.update_many(where=where[0], metadata={"y": value}) == len(chosen)
+        for key in chosen:
+            vector, old, text = self.model.records[key]
+            self.model.put(key, vector, {**old, "y": value}, text)
+
+    @rule(where=filters, value=st.integers(0, 3))
+    def delete_by_filter(self, where: Where, value: int) -> None:
+        both = {"$and": [where[0], {"n": {"$lte": value}}]}
+        chosen = [key for key in self.passing(where) if self.model.records[key][1].get("n", 9) <= value]
+        assert self.db.delete_many(where=both) == len(chosen)
+        for key in chosen:
+            del self.model.records[key]
+
+    def passing(self, where: Where) -> list[int | str]:
+        return [key for key, (_, metadata, _) in self.model.records.items() if where[1](metadata)]
+
+    @rule(word=st.sampled_from(["one", "two", "words", "t"]))
+    def query_by_text(self, word: str) -> None:
+        """Exactly the live texts with the word are found, however they came and went."""
+        if self.text_queries < 3:  # each may read and commit what was written since the last one
+            self.text_queries += 1
+            want = {key for key, (_, _, text) in self.model.records.items() if word in (text or "").split()}
+            assert {hit.id for hit in self.db.query(text=word, k=1000)} == want
+
+    @rule(field=st.sampled_from(["x", "y", "n", "x.z"]), make=st.booleans())
+    def index_a_field(self, field: str, make: bool) -> None:
+        if make:
+            self.db.create_index(field)
+        else:
+            self.db.drop_index(field)
+        self.indexed = (self.indexed | {field}) if make else (self.indexed - {field})
+        assert set(self.db.stats().indexed_fields) == self.indexed
 
     @rule()
     def save(self) -> None:

@@ -24,13 +24,14 @@ class FilterBackend:
 
     label = "Chroma"
     packages: tuple[str, ...] = ("chromadb", "numpy")
-    syncs = "keeps records in SQLite with its own settings; index files are written from time to time, unsynced"
+    syncs = "syncs the SQLite file that holds its log and metadata in every `add`; not its index files"
     settings: tuple[Setting, ...] = tuple({"ef": ef} for ef in (50, 100, 200, 400, 800, 1600))
     exact_settings: tuple[Setting, ...] = ()
 
     def __init__(self) -> None:
         self._client: Any = None
         self._collection: Any = None
+        self._folder = Path()
         self._ef = 0
 
     def parameters(self) -> dict[str, object]:
@@ -43,6 +44,14 @@ class FilterBackend:
 
     def _connect(self, folder: Path) -> None:
         self._client = chromadb.PersistentClient(str(folder), chromadb.Settings(anonymized_telemetry=False))
+        self._folder = folder
+
+    def _set_ef(self, ef: int) -> None:
+        """Changes the collection's ef; an index that is loaded keeps its own, so it is closed and opened again."""
+        self._collection.modify(configuration={"hnsw": {"ef_search": ef}})
+        self._client.close()
+        self.open(self._folder)
+        self._ef = ef
 
     def build(
         self, vectors: Floats, metadatas: list[dict[str, object]], indexed: list[str], folder: Path
@@ -73,9 +82,8 @@ class FilterBackend:
         return None if condition is None else {condition.field: {OPERATORS[condition.operator]: condition.value}}
 
     def query(self, vector: Floats, k: int, condition: Any, setting: Setting) -> object:
-        if setting["ef"] != self._ef:  # a property of the collection; the first, untimed query of a setting changes it
-            self._ef = setting["ef"]
-            self._collection.modify(configuration={"hnsw": {"ef_search": self._ef}})
+        if setting["ef"] != self._ef:  # the first queries of a setting are not timed
+            self._set_ef(setting["ef"])
         return self._collection.query(
             query_embeddings=vector[None], n_results=k, where=condition, include=["metadatas", "distances"]
         )
@@ -84,5 +92,4 @@ class FilterBackend:
         return [int(name) for name in answer["ids"][0]]
 
     def close(self) -> None:
-        self._collection = None
-        self._client = None
+        self._client.close()

@@ -11,21 +11,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from bench.filters import dataset
 from bench.filters.cases import Case, Truth, score_answer
 from bench.filters.conversation import serve
 from bench.filters.scale import TARGET_RECALL, K
+from bench.filters.timing import FEWEST, stretch
 from bench.machine import versions_of
 from bench.peers import filtering
 from bench.peers.filtering import Setting
 
-FEWEST = 10
-"""Questions that are asked however slow a database is."""
 WARM_UP = 3
 
 
@@ -104,27 +102,15 @@ class Child:
         found, truth = self._data.case(case)
         numbers = self._numbers[case]
         fixed = self._peer.native(found.filter)
-        for number in truth.queries[:WARM_UP]:
-            self._peer.query(self._data.queries[number], K, fixed, setting)
-        latencies_ns: list[int] = []
-        cpu_started, started = time.process_time(), time.perf_counter()
-        for number in itertools.cycle(truth.queries):
+        for row in truth.queries[:WARM_UP]:
+            self._peer.query(self._data.queries[row], K, fixed, setting)
+
+        def question(number: int) -> Callable[[], object]:
             condition = self._peer.native(found.filter_of(next(numbers))) if found.changes else fixed
-            query = self._data.queries[number]
-            before = time.perf_counter_ns()
-            self._peer.query(query, K, condition, setting)
-            latencies_ns.append(time.perf_counter_ns() - before)
-            if time.perf_counter() - started >= seconds and len(latencies_ns) >= FEWEST:
-                break
-        wall = time.perf_counter() - started
-        p50, p95 = np.percentile(latencies_ns, [50, 95]) / 1e3
-        return {
-            "qps": len(latencies_ns) / (sum(latencies_ns) / 1e9),
-            "p50_us": float(p50),
-            "p95_us": float(p95),
-            "cores": (time.process_time() - cpu_started) / wall,
-            "asked_count": len(latencies_ns),
-        }
+            query = self._data.queries[truth.queries[number % len(truth.queries)]]
+            return partial(self._peer.query, query, K, condition, setting)
+
+        return stretch(question, seconds)
 
     def close(self) -> None:
         """Closes the database in its own way."""

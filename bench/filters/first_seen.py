@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bench.filters import dataset
 from bench.filters.conversation import serve
 from bench.filters.records import NUMBER_RANGE
 from bench.filters.scale import K, Scale
+from bench.filters.timing import timed_us
 from bench.measure import say
 from bench.peers.nopokedb_ours_filters import settle
 from nopokedb import NoPokeDB
@@ -32,10 +34,22 @@ KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 
 
-def _timed_us(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return (time.perf_counter() - started) * 1e6
+def _sample(db: Any, make: Callable[[int], dict[str, Any]], number: int, query: Floats) -> dict[str, float]:
+    """One filter that is only counted, and another one that a query carries."""
+    counted, asked = make(2 * number), make(2 * number + 1)
+    count = partial(db.count, where=counted)
+    filtered = partial(db.query, query, k=K, where=asked)
+    count_new, count_known = timed_us(count), timed_us(count)
+    plain = timed_us(partial(db.query, query, k=K))
+    new, known = timed_us(filtered), timed_us(filtered)
+    return {
+        "count_new_us": count_new,
+        "count_known_us": count_known,
+        "plain_query_us": plain,
+        "new_over_plain_us": new - plain,
+        "known_over_plain_us": known - plain,
+        "new_over_known_us": new - known,
+    }
 
 
 def _round(folder: Path, queries: Floats, scale: Scale, samples: dict[str, dict[str, list[float]]]) -> None:
@@ -45,27 +59,12 @@ def _round(folder: Path, queries: Floats, scale: Scale, samples: dict[str, dict[
         for query in queries:
             db.query(query, k=K)
         for kind, make in KINDS.items():
-            found = samples.setdefault(kind, {})
-
-            def sample(name: str, value: float, into: dict[str, list[float]] = found) -> None:
-                into.setdefault(name, []).append(value)
-
+            found = samples.setdefault(kind, defaultdict(list))
             # The first of a kind also pays for whatever is read once per field.
-            sample("first_of_field_us", _timed_us(lambda make=make: db.count(where=make(0))))  # type: ignore[misc]
+            found["first_of_field_us"].append(timed_us(partial(db.count, where=make(0))))
             for number in range(1, scale.fresh_count + 1):
-                counted, asked = make(2 * number), make(2 * number + 1)
-                query = queries[number % len(queries)]
-                sample("count_new_us", _timed_us(lambda counted=counted: db.count(where=counted)))  # type: ignore[misc]
-                sample("count_known_us", _timed_us(lambda counted=counted: db.count(where=counted)))  # type: ignore[misc]
-                plain = _timed_us(lambda query=query: db.query(query, k=K))  # type: ignore[misc]
-                new, known = (
-                    _timed_us(lambda query=query, asked=asked: db.query(query, k=K, where=asked))  # type: ignore[misc]
-                    for _ in range(2)
-                )
-                sample("plain_query_us", plain)
-                sample("new_over_plain_us", new - plain)
-                sample("known_over_plain_us", known - plain)
-                sample("new_over_known_us", new - known)
+                for name, value in _sample(db, make, number, queries[number % len(queries)]).items():
+                    found[name].append(value)
 
 
 def measure(data: Path, folder: Path, scale: Scale) -> dict[str, Any]:

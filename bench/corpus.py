@@ -7,6 +7,7 @@ back as a whole, so no part of a query's origin is stored.
 from __future__ import annotations
 
 import gzip
+import itertools
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -43,7 +44,7 @@ def _windows(paragraph: str) -> Iterator[str]:
     parts = _sentences(paragraph)
     yield from parts
     if len(parts) > 2:
-        yield from (f"{first} {second}" for first, second in zip(parts, parts[1:], strict=False))
+        yield from (f"{first} {second}" for first, second in itertools.pairwise(parts))
 
 
 def _descriptions(cache: Path) -> Iterator[Group]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,9 @@ class Embedder:
 
     def __init__(self) -> None:
         import wordllama
+
+        # Its package turns on logging for the whole program; the loader of another one then talks about processors.
+        logging.getLogger("faiss").setLevel(logging.WARNING)
 
         # The wheel keeps both files in its own folder, where only its cache lookup finds the tokenizer.
         package = Path(wordllama.__file__).parent

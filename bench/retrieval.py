@@ -19,7 +19,12 @@ SHORTEST_DOCUMENT = 80
 FEWEST_QUERY_WORDS = 3
 REPEATED = 0.6
 """A first sentence that holds this share of the query's words repeats it."""
-COMMON = frozenset("a an and are as at by for from in is it of on or that the this to with".split())
+# fmt: off
+COMMON = frozenset((
+    "a", "an", "and", "are", "as", "at", "by", "for", "from", "in", "is", "it", "of", "on", "or", "that", "the", "this",
+    "to", "with",
+))
+# fmt: on
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,17 @@ class Conversation:
 
     def end(self) -> None:
         """Closes the child's input, upon which it ends, and waits for that."""
-        assert self._process.stdin
-        self._process.stdin.close()
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended already, with something unread
         try:
             self._process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process.stdout.close()
 
 
 def serve(actions: dict[str, Callable[..., Any]]) -> None:

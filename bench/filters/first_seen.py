@@ -54,7 +54,8 @@ def _sample(db: Any, make: Callable[[int], dict[str, Any]], number: int, query: 
 
 def _round(folder: Path, queries: Floats, scale: Scale, samples: dict[str, dict[str, list[float]]]) -> None:
     """One round on a freshly opened collection, in which nothing is known yet."""
-    with NoPokeDB(path=folder) as db:
+    opened: Any = NoPokeDB(path=folder)
+    with opened as db:
         settle(db)
         for query in queries:
             db.query(query, k=K)

@@ -130,7 +130,9 @@ def _filters(run: Run, part: str, backends: tuple[str, ...], count: int) -> None
     """Prepares each backend, then asks all of them in turn, round by round."""
     afresh = part in run.fresh
     prepared = {name: found for name in backends if (found := _prepare(run, name, count, afresh))}
-    sizes = _sizes(run.scale, count=count, backends=sorted(prepared), **{name: getattr(run.scale, name) for name in TIMING})
+    sizes = _sizes(
+        run.scale, count=count, backends=sorted(prepared), **{name: getattr(run.scale, name) for name in TIMING}
+    )
     if (known := run.known(part, sizes)) and not afresh:
         say(f"{part}: reused, finished {known['finished']}")
         return

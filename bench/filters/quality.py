@@ -48,8 +48,8 @@ def measure(corpus: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     if scale.relevance_count < len(documents) // 100:
         documents, answers = [documents[row] for row in answers], list(range(len(answers)))
     say(f"  {len(documents):,} documents, {len(relevance.queries):,} queries")
-    vectors = records.embed_cached(corpus, f"relevance{len(documents)}", documents)
-    query_vectors = records.embed_cached(corpus, f"relevance-queries{len(answers)}", relevance.queries)
+    vectors = records.embed_cached(corpus, "relevance", documents)
+    query_vectors = records.embed_cached(corpus, "relevance-queries", relevance.queries)
     found: dict[str, dict[str, float]] = {}
     with NoPokeDB(vectors.shape[1], path=folder, space="cosine") as db:
         for start in range(0, len(documents), BATCH_SIZE):

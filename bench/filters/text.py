@@ -60,7 +60,7 @@ def load(folder: Path, count: int) -> Documents:
     texts = chosen[:count]
     rng.shuffle(texts)
     queries = rng.sample(sorted({package.short for package in packages}), QUERY_COUNT)
-    vectors = records.embed_cached(folder, f"documents{len(texts)}", texts)
+    vectors = records.embed_cached(folder, "documents", texts)
     return Documents(texts, vectors, queries, records.embed_cached(folder, "shorts", queries))
 
 
@@ -140,7 +140,8 @@ def measure(corpus: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     fresh = _freshness(db, documents, scale.added_count)
     db.close()
     timed = {
-        name: {key: statistics.median(each[key] for each in found) for key in found[0]} for name, found in rounds.items()
+        name: {key: statistics.median(each[key] for each in found) for key in found[0]}
+        for name, found in rounds.items()
     }
     return {
         "count": len(documents.texts),

@@ -60,9 +60,7 @@ class FilterBackend:
         self._connect(folder)
         graph = {"space": "cosine", "max_neighbors": LINKS, "ef_construction": EF_CONSTRUCTION}
         # Without an embedding function, which would be fetched: vectors come from outside.
-        self._collection = self._client.create_collection(
-            NAME, configuration={"hnsw": graph}, embedding_function=None
-        )
+        self._collection = self._client.create_collection(NAME, configuration={"hnsw": graph}, embedding_function=None)
         for start in range(0, len(vectors), BATCH_SIZE):
             stop = min(start + BATCH_SIZE, len(vectors))
             self._collection.add(

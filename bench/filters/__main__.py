@@ -15,7 +15,8 @@ from pathlib import Path
 from bench import machine
 from bench.filters import goals, parts, report
 from bench.filters.conversation import ROOT
-from bench.filters.parts import PARTS, Run
+from bench.filters.parts import PARTS
+from bench.filters.run import Run
 from bench.filters.scale import FULL, QUICK, Scale
 from bench.measure import say
 from bench.peers.filtering import FILTER_PEERS
@@ -27,6 +28,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of: {' '.join(PARTS)}")
     parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART", help="all parts but these")
     parser.add_argument("--fresh", nargs="*", choices=PARTS, metavar="PART", help="run again (without names: all)")
+    parser.add_argument("--rebuild", action="store_true", help="with --fresh: build the peers' databases again, too")
     parser.add_argument("--report", action="store_true", help="run nothing, report what there is")
     parser.add_argument("--backends", nargs="+", choices=FILTER_PEERS, default=list(FILTER_PEERS), metavar="NAME")
     parser.add_argument("--peers-python", type=Path, default=ROOT / ".venv-peers" / "bin" / "python")
@@ -62,11 +64,12 @@ def main(argv: list[str] | None = None) -> int:
         backends=tuple(arguments.backends),
         peers_python=arguments.peers_python.absolute(),
         fresh=frozenset(fresh),
+        rebuild=arguments.rebuild,
     )
     facts = machine.describe(folder)
     if not arguments.report:
         for name in wanted:
-            parts.run(name, run)
+            parts.run_part(name, run)
     results = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "runs").glob("*.json"))}
     outcomes = goals.compare(results)
     text = report.markdown(results, outcomes, facts, run.missing, arguments.quick)

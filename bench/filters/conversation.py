@@ -26,8 +26,10 @@ class Conversation:
     """The driver's end. `python` is the interpreter that has the database's packages."""
 
     def __init__(self, python: Path, module: str, arguments: list[str]) -> None:
-        # Models and data would be looked for on the network by some libraries; nothing here may go there.
-        environment = {**os.environ, "ANONYMIZED_TELEMETRY": "False", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+        # Models and data would be looked for on the network by some libraries; nothing here may go there. A warning
+        # with every query would count as part of its time.
+        offline = {"ANONYMIZED_TELEMETRY": "False", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+        environment = {**os.environ, **offline, "LANCE_LOG": "error", "LANCEDB_LOG": "error", "RUST_LOG": "error"}
         command = [str(python), "-m", module, *arguments]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -47,6 +47,7 @@ def _peer_goals(results: Results) -> list[Goal]:
         return []
     peers = {name: found for name, found in result["backends"].items() if name != OURS}
     goals = []
+    ratios: dict[str, float] = {}
     for case in (each["name"] for each in result["cases"]):
         reaching = [name for name, found in peers.items() if found["tuned"][case]["reached"]]
         if reaching:
@@ -57,6 +58,8 @@ def _peer_goals(results: Results) -> list[Goal]:
         ratio = ours["timed"][case]["qps"] / theirs["timed"][case]["qps"]
         recall = ours["tuned"][case]["recall"]
         is_filter = case != "no filter"
+        if is_filter:
+            ratios[case] = ratio
         goals.append(
             Goal(
                 f"{case}: QPS over the best peer",
@@ -66,7 +69,13 @@ def _peer_goals(results: Results) -> list[Goal]:
                 (ratio >= LEAST_OVER_PEERS and recall >= TARGET_RECALL) if is_filter else None,
             )
         )
-    return goals
+    least = min(ratios, key=lambda case: ratios[case])
+    text = f"{ratios[least]:.1f} x ({least}); {sum(ratio >= LEAST_OVER_PEERS for ratio in ratios.values())} of "
+    text += f"{len(ratios)} filters reach {LEAST_OVER_PEERS:g} x"
+    summary = Goal(
+        "lowest of these over all filters", f">= {LEAST_OVER_PEERS:g} x", text, ratios[least] >= LEAST_OVER_PEERS
+    )
+    return [*goals, summary]
 
 
 def _first_seen_goals(results: Results) -> list[Goal]:
@@ -101,9 +110,10 @@ def _first_seen_goals(results: Results) -> list[Goal]:
 
 def _text_goals(results: Results) -> list[Goal]:
     result = results.get("text")
-    if not result:
+    if not result or OURS not in result["backends"]:
         return []
-    p50 = {name: found["p50_us"] / 1e3 for name, found in result["timed"].items()}
+    ours = result["backends"][OURS]
+    p50 = {name: found["p50_us"] / 1e3 for name, found in ours["timed"].items()}
     allowed = p50["vector"] + p50["text"] + 0.2
     goals = [
         Goal(f"{result['count']:,} documents: BM25, p50", "<= 0.5 ms", f"{p50['text']:.3f} ms", p50["text"] <= 0.5),
@@ -116,10 +126,10 @@ def _text_goals(results: Results) -> list[Goal]:
         Goal(
             "durable `add_many` with texts, batches of 1,000",
             ">= 50,000 records/s",
-            f"{result['add_per_s']:,.0f} records/s",
-            result["add_per_s"] >= 50_000,
+            f"{ours['add_per_s']:,.0f} records/s",
+            ours["add_per_s"] >= 50_000,
         ),
-        Goal("text searchable after the load", "reported", f"{result['searchable_after_load_us'] / 1e3:,.1f} ms", None),
+        Goal("text searchable after the load", "reported", f"{ours['searchable_s'] * 1e3:,.1f} ms", None),
         Goal(
             "one record added, then found by its text",
             "reported",
@@ -129,6 +139,12 @@ def _text_goals(results: Results) -> list[Goal]:
     ]
     filtered = (name for name in p50 if "passes" in name)
     goals += [Goal(f"{name}, p50", "reported", f"{p50[name]:.3f} ms", None) for name in filtered]
+    peers = {name: found for name, found in result["backends"].items() if name != OURS}
+    for kind in ("text", "hybrid") if peers else ():
+        best = min(peers.values(), key=lambda found: float(found["timed"][kind]["p50_us"]))
+        theirs = best["timed"][kind]["p50_us"] / 1e3
+        text = f"{theirs / p50[kind]:.1f} x ({p50[kind]:.3f} ms; {best['label']} {theirs:.3f} ms)"
+        goals.append(Goal(f"{kind}, p50 against the best peer", "reported", text, None))
     return goals
 
 

@@ -1,175 +1,150 @@
-"""The parts of a run: what each needs, what it runs, and where its result lies."""
+"""The parts of a run: what each prepares, and what it measures."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import shutil
-import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.filters import dataset
+from bench.filters import dataset, documents
 from bench.filters.cases import make_cases
 from bench.filters.conversation import ChildError, Conversation
-from bench.filters.scale import Scale
+from bench.filters.run import Result, Run, medians, opened, side_by_side
+from bench.filters.text import KINDS
 from bench.measure import say
 from bench.peers.filtering import OURS
+from bench.peers.texting import TEXT_PEERS
 
-Result = dict[str, Any]
-
-# What changes a result without being a size of its data: a stored database is as good for other rounds.
-TIMING = ("round_count", "round_s", "recall_s")
-
-
-@dataclass
-class Run:
-    """Where things lie, how large they are, and what could not be measured, with the reason."""
-
-    folder: Path
-    corpus: Path
-    scale: Scale
-    backends: tuple[str, ...]
-    peers_python: Path
-    fresh: frozenset[str]
-    missing: dict[str, str] = field(default_factory=dict)
-    failed: bool = False
-
-    def data(self, count: int) -> Path:
-        """The folder of the data set of that size, made on first need."""
-        folder = self.folder / f"data-{count}"
-        dataset.make(self.corpus, folder, count, self.scale.query_count)
-        return folder
-
-    def database(self, name: str, count: int) -> Path:
-        """Where a backend keeps its records; what was built there is used again."""
-        return self.folder / "databases" / f"{name}-{count}"
-
-    def python_of(self, name: str) -> Path:
-        """The interpreter that has a backend's packages."""
-        return Path(sys.executable) if name == OURS else self.peers_python
-
-    def known(self, name: str, sizes: dict[str, Any]) -> Result | None:
-        """A finished result of the same sizes, unless it is to be made afresh."""
-        path = self.folder / "runs" / f"{name}.json"
-        if not path.exists():
-            return None
-        stored: Result = json.loads(path.read_text())
-        return stored if stored["sizes"] == sizes else None
-
-    def keep(self, name: str, sizes: dict[str, Any], result: Result, started: float) -> Result:
-        """Stores a result; only now does the part count as finished."""
-        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        stored = {"sizes": sizes, "finished": finished, "run_s": round(time.perf_counter() - started, 1), **result}
-        path = self.folder / "runs" / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(stored, indent=2) + "\n")
-        say(f"{name}: finished in {stored['run_s']} s")
-        return stored
-
-    def lack(self, name: str, reason: str) -> None:
-        """Notes what was asked for and failed."""
-        say(f"{name}: {reason}")
-        self.missing[name] = reason.strip().splitlines()[-1]
-        self.failed = True
+CHILD = "bench.filters.child"
+TEXT_CHILD = "bench.filters.text"
 
 
-def _sizes(scale: Scale, **more: Any) -> dict[str, Any]:
-    """What of the scale a result of filters depends on."""
-    return {"query_count": scale.query_count, **more}
+def _timing(run: Run) -> dict[str, Any]:
+    """What changes the rounds without changing a stored database."""
+    return {"round_count": run.scale.round_count, "round_s": run.scale.round_s}
 
 
-def _prepare(run: Run, name: str, count: int, afresh: bool) -> Result | None:
-    """Builds a backend's database, or finds it built, and looks for the setting of each case."""
-    part, sizes = f"prepare-{name}-{count}", _sizes(run.scale, count=count)
-    database = run.database(name, count)
-    known = run.known(part, sizes)
-    if known and database.exists() and not afresh:
-        say(f"{part}: reused, finished {known['finished']}")
+def _prepare(
+    run: Run, part: str, backend: str, name: str, sizes: dict[str, Any], make: Callable[[Path, Path], Result]
+) -> Result | None:
+    """A backend's database and what is known of it: found, or made by `make(data, database)`."""
+    database, stored = run.database(name), f"prepare-{name}"
+    if database.exists() and not run.is_fresh(part, backend) and (known := run.known(stored, sizes)):
         return known
-    if not run.python_of(name).exists():
-        run.lack(part, f"no {run.python_of(name)}: run `make peers`")
-        return None
     started = time.perf_counter()
-    data = run.data(count)
+    say(stored)
     shutil.rmtree(database, ignore_errors=True)
     database.parent.mkdir(parents=True, exist_ok=True)
-    say(f"{part}: building")
-    child = _child(run, name, count, data)
     try:
-        built = child.ask("build")
-        say(f"  built in {built['seconds']:.1f} s")
-        tuned = {}
-        for case in make_cases():
-            tuned[case.name] = child.ask("tune", case=case.name, seconds=run.scale.recall_s)
-            say(f"  {case.name}: {tuned[case.name]['setting']} recall {tuned[case.name]['recall']:.4f}")
-        child.ask("close")
-    except ChildError as error:
-        run.lack(part, str(error))
+        return run.keep(stored, sizes, make(run.folder, database), started)
+    except (ChildError, RuntimeError) as error:
+        run.lack(stored, str(error))
         return None
-    finally:
-        child.end()
-    recipe = dataset.read(data).recipe
-    return run.keep(part, sizes, {**built, "recipe": recipe, "tuned": tuned}, started)
 
 
-def _child(run: Run, name: str, count: int, data: Path) -> Conversation:
-    arguments = [name, str(data), str(run.database(name, count))]
-    return Conversation(run.python_of(name), "bench.filters.child", arguments)
+def _filter_database(run: Run, part: str, backend: str, count: int) -> Result | None:
+    """Builds a backend's database, and looks for the search setting of each case."""
 
+    def make(_: Path, database: Path) -> Result:
+        data = run.data(count)
+        child = run.child(backend, CHILD, data, database)
+        try:
+            built: Result = child.ask("build")
+            say(f"  built in {built['seconds']:.1f} s")
+            tuned = {}
+            for case in make_cases():
+                tuned[case.name] = child.ask("tune", case=case.name, seconds=run.scale.recall_s)
+                say(f"  {case.name}: {tuned[case.name]['setting']} recall {tuned[case.name]['recall']:.4f}")
+            child.ask("close")
+        finally:
+            child.end()
+        return {**built, "recipe": dataset.read(data).recipe, "tuned": tuned}
 
-def _median_round(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
+    sizes = {"count": count, "query_count": run.scale.query_count}
+    return _prepare(run, part, backend, f"{backend}-{count}", sizes, make)
 
 
 def _filters(run: Run, part: str, backends: tuple[str, ...], count: int) -> None:
     """Prepares each backend, then asks all of them in turn, round by round."""
-    afresh = part in run.fresh
-    prepared = {name: found for name in backends if (found := _prepare(run, name, count, afresh))}
-    sizes = _sizes(
-        run.scale, count=count, backends=sorted(prepared), **{name: getattr(run.scale, name) for name in TIMING}
-    )
-    if (known := run.known(part, sizes)) and not afresh:
-        say(f"{part}: reused, finished {known['finished']}")
-        return
-    if not prepared:
+    prepared = {name: found for name in backends if (found := _filter_database(run, part, name, count))}
+    sizes = {"count": count, "backends": sorted(prepared), "query_count": run.scale.query_count, **_timing(run)}
+    if not prepared or (part not in run.fresh and run.known(part, sizes)):
         return
     started = time.perf_counter()
     data = run.data(count)
-    children = {name: _child(run, name, count, data) for name in prepared}
-    rounds: dict[str, dict[str, list[dict[str, float]]]] = {name: {} for name in prepared}
+    children = {name: run.child(name, CHILD, data, run.database(f"{name}-{count}")) for name in prepared}
     try:
+        opened(run, part, children)
+
+        def arguments(name: str, case: str) -> dict[str, Any]:
+            return {"case": case, "setting": prepared[name]["tuned"][case]["setting"]}
+
+        rounds = side_by_side(run, part, children, [case.name for case in make_cases()], arguments)
+    finally:
         for child in children.values():
-            child.ask("open")
-        for number in range(run.scale.round_count):
-            say(f"{part}: round {number + 1} of {run.scale.round_count}")
-            for case in make_cases():
-                for name, child in children.items():
-                    setting = prepared[name]["tuned"][case.name]["setting"]
-                    timed = child.ask("time", case=case.name, setting=setting, seconds=run.scale.round_s)
-                    rounds[name].setdefault(case.name, []).append(timed)
-        for child in children.values():
+            child.end()
+    measured = {name: {**prepared[name], "timed": medians(each), "rounds": each} for name, each in rounds.items()}
+    cases = [{"name": case.name, "kind": case.kind, "percent": case.percent} for case in make_cases()]
+    run.keep(part, sizes, {"count": count, "cases": cases, "backends": measured}, started)
+
+
+def _text_database(run: Run, backend: str) -> Result | None:
+    """Loads a backend's documents; this project several times, for the rate."""
+    count = run.scale.document_count
+
+    def make(folder: Path, database: Path) -> Result:
+        data = folder / f"documents-{count}"
+        documents.make(run.corpus, data, count)
+        child = run.child(backend, TEXT_CHILD, data, database)
+        try:
+            built: Result = child.ask("build", round_count=run.scale.load_round_count if backend == OURS else 1)
             child.ask("close")
+        finally:
+            child.end()
+        return built
+
+    sizes = {"count": count, "load_round_count": run.scale.load_round_count}
+    return _prepare(run, "text", backend, f"text-{backend}-{count}", sizes, make)
+
+
+def _text(run: Run) -> None:
+    """The kinds of query with texts in turn; then, of this project, how soon a new record is found."""
+    part, count = "text", run.scale.document_count
+    backends = [name for name in run.backends if name in TEXT_PEERS]
+    prepared = {name: found for name in backends if (found := _text_database(run, name))}
+    sizes = {"count": count, "backends": sorted(prepared), "added_count": run.scale.added_count, **_timing(run)}
+    if not prepared or (part not in run.fresh and run.known(part, sizes)):
+        return
+    started = time.perf_counter()
+    data = run.folder / f"documents-{count}"
+    children = {name: run.child(name, TEXT_CHILD, data, run.database(f"text-{name}-{count}")) for name in prepared}
+    fresh: dict[str, float] = {}
+    try:
+        found = opened(run, part, children)
+        rounds = side_by_side(run, part, children, list(KINDS), lambda _, kind: {"kind": kind})
+        if OURS in rounds:
+            fresh = children[OURS].ask("fresh", count=run.scale.added_count)
     except ChildError as error:
         run.lack(part, str(error))
         return
     finally:
         for child in children.values():
             child.end()
-    timed_cases = {name: {case: _median_round(each) for case, each in cases.items()} for name, cases in rounds.items()}
-    backends_of = {name: {**prepared[name], "timed": timed_cases[name], "rounds": rounds[name]} for name in prepared}
-    cases = [{"name": case.name, "kind": case.kind, "percent": case.percent} for case in make_cases()]
-    run.keep(part, sizes, {"count": count, "cases": cases, "backends": backends_of}, started)
+    measured = {
+        name: {**prepared[name], "hits": found[name], "timed": medians(each), "rounds": each}
+        for name, each in rounds.items()
+    }
+    run.keep(part, sizes, {"count": count, "backends": measured, **fresh}, started)
 
 
-def _in_process(run: Run, part: str, module: str, arguments: list[str], sizes: dict[str, Any]) -> None:
-    """Runs one measurement of this project in a process of its own."""
-    if (known := run.known(part, sizes)) and part not in run.fresh:
-        say(f"{part}: reused, finished {known['finished']}")
+def _of_this_project(run: Run, part: str, module: str, arguments: list[str], sizes: dict[str, Any]) -> None:
+    """Runs one measurement of this project alone in a process of its own."""
+    if part not in run.fresh and run.known(part, sizes):
         return
     started = time.perf_counter()
     say(part)
@@ -187,21 +162,16 @@ def _in_process(run: Run, part: str, module: str, arguments: list[str], sizes: d
 
 def _first_seen(run: Run) -> None:
     count = run.scale.count
-    if _prepare(run, OURS, count, afresh=False) is None:
+    if _filter_database(run, "filters of an earlier part", OURS, count) is None:
         return
-    arguments = [str(run.data(count)), str(run.database(OURS, count))]
-    sizes = _sizes(run.scale, count=count, fresh_count=run.scale.fresh_count, round_count=run.scale.round_count)
-    _in_process(run, "first-seen", "bench.filters.first_seen", arguments, sizes)
-
-
-def _text(run: Run) -> None:
-    sizes = {name: getattr(run.scale, name) for name in ("document_count", "added_count", "load_round_count", *TIMING)}
-    _in_process(run, "text", "bench.filters.text", [str(run.corpus)], sizes)
+    arguments = [str(run.data(count)), str(run.database(f"{OURS}-{count}"))]
+    sizes = {"count": count, "fresh_count": run.scale.fresh_count, "round_count": run.scale.round_count}
+    _of_this_project(run, "first-seen", "bench.filters.first_seen", arguments, sizes)
 
 
 def _quality(run: Run) -> None:
     sizes = {"relevance_count": run.scale.relevance_count}
-    _in_process(run, "quality", "bench.filters.quality", [str(run.corpus)], sizes)
+    _of_this_project(run, "quality", "bench.filters.quality", [str(run.corpus)], sizes)
 
 
 # In the order of running, which is that of importance.
@@ -215,6 +185,6 @@ _RUNS: dict[str, Callable[[Run], None]] = {
 PARTS = tuple(_RUNS)
 
 
-def run(name: str, settings: Run) -> None:
+def run_part(name: str, run: Run) -> None:
     """Runs one part, or finds it finished."""
-    _RUNS[name](settings)
+    _RUNS[name](run)

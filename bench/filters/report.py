@@ -75,16 +75,31 @@ def _first_seen_table(result: Results) -> list[str]:
 
 
 def _text_table(result: Results) -> list[str]:
+    backends = result["backends"]
+    first = next(iter(backends.values()))
     lines = [
-        f"### {result['count']:,} documents of {result['mean_characters']:.0f} characters on average",
+        f"### {result['count']:,} documents of {first['mean_characters']:.0f} characters on average",
         "",
-        "| query | QPS | p50 | p95 |",
-        "|---|---:|---:|---:|",
+        "| query, p50 / p95 | " + " | ".join(found["label"] for found in backends.values()) + " |",
+        "|---|" + "---:|" * len(backends),
     ]
-    for name, timed in result["timed"].items():
-        times = f"{timed['p50_us'] / 1e3:.3f} ms | {timed['p95_us'] / 1e3:.3f} ms"
-        lines.append(f"| {name} | {_rate(timed['qps'])} | {times} |")
-    return [*lines, ""]
+    for kind in first["timed"]:
+        cells = [
+            f"{found['timed'][kind]['p50_us'] / 1e3:.3f} / {found['timed'][kind]['p95_us'] / 1e3:.3f} ms"
+            for found in backends.values()
+        ]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for found in backends.values():
+        versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        parameters = ", ".join(f"{name} {value}" for name, value in found["parameters"].items())
+        hits = ", ".join(f"{kind} {count:.1f}" for kind, count in found["hits"].items())
+        lines.append(
+            f"- {found['label']} ({versions}; {parameters}): {found['syncs']}. {found['add_per_s']:,.0f} records/s "
+            f"written, text searchable {found['searchable_s']:.2f} s later, all indexed {found['indexed_s']:.1f} s "
+            f"later; mean hits: {hits}."
+        )
+    return [*lines, "", "Queries are one-line descriptions of packages; words are joined by OR.", ""]
 
 
 def _quality_table(result: Results) -> list[str]:

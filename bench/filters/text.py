@@ -1,159 +1,101 @@
-"""Full text and hybrid search of this project: loading, freshness, and the times of the kinds of query in turn.
+"""The process of one database with texts: loads it, and times the kinds of query that it is told to.
 
-Documents are the long descriptions of Debian's packages, filled up with other texts of the corpus; queries are
-packages' one-line descriptions.
+Run by the driver as `python -m bench.filters.text NAME DATA FOLDER`.
 """
 
 from __future__ import annotations
 
-import json
-import random
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import debian
-from bench.datasets import Floats
-from bench.filters import records
+from bench.filters import documents
 from bench.filters.conversation import serve
-from bench.filters.scale import BATCH_SIZE, K, Scale
-from bench.filters.timing import stretch, timed_us
+from bench.filters.documents import QUERY_COUNT
+from bench.filters.scale import K
+from bench.filters.timing import stretch
+from bench.machine import versions_of
 from bench.measure import say
-from bench.peers.nopokedb_ours_filters import settle
-from nopokedb import NoPokeDB
+from bench.peers import texting
 
-QUERY_COUNT = 200
-MARKER = "zyqxwv"
-"""With a number behind it, a word that no document has."""
-SEARCHABLE_LIMIT_S = 60
-TENTH = {"group": 3}
-
-
-@dataclass(frozen=True)
-class Documents:
-    """What is stored, what is asked, and the vectors of both."""
-
-    texts: list[str]
-    vectors: Floats
-    queries: list[str]
-    query_vectors: Floats
-
-    def metadatas(self) -> list[dict[str, object]]:
-        """Each record's title and one of ten groups."""
-        return [{"title": text[: records.TITLE_LENGTH], "group": row % 10} for row, text in enumerate(self.texts)]
+# Kind of query -> has it a vector, has it a text, does only a tenth pass.
+KINDS = {
+    "vector": (True, False, False),
+    "text": (False, True, False),
+    "hybrid": (True, True, False),
+    "text, a tenth passes": (False, True, True),
+    "hybrid, a tenth passes": (True, True, True),
+}
 
 
-def load(folder: Path, count: int) -> Documents:
-    """The documents and their vectors, cached below `folder`."""
-    corpus = records.load_corpus(folder)
-    packages = debian.packages(folder / "debian")
-    if not packages:
-        raise RuntimeError("no package descriptions: this part needs Debian's apt")
-    chosen = list(dict.fromkeys([*(package.long for package in packages if package.long), *corpus.texts]))
-    rng = random.Random(2)
-    texts = chosen[:count]
-    rng.shuffle(texts)
-    queries = rng.sample(sorted({package.short for package in packages}), QUERY_COUNT)
-    vectors = records.embed_cached(folder, "documents", texts)
-    return Documents(texts, vectors, queries, records.embed_cached(folder, "shorts", queries))
+class Child:
+    """One database and the documents it holds."""
 
+    def __init__(self, name: str, data: Path, folder: Path) -> None:
+        self._peer: Any = texting.load(name)
+        self._documents = documents.read(data)
+        self._folder = folder
 
-def _until_found_us(db: Any, word: str) -> float:
-    """Microseconds until a text query for the word finds something."""
-    deadline = time.monotonic() + SEARCHABLE_LIMIT_S
-    started = time.perf_counter()
-    while not db.query(text=word, k=1):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"a stored word was not found within {SEARCHABLE_LIMIT_S} s")
-    return (time.perf_counter() - started) * 1e6
+    def build(self, round_count: int) -> dict[str, Any]:
+        """Loads everything, several times if asked to; medians. The last database stays."""
+        loads = []
+        for number in range(round_count):
+            if number:
+                self._peer.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            loads.append(self._peer.load(self._documents, self._folder))
+            say(f"  {loads[-1].add_per_s:,.0f} records/s; searchable after {loads[-1].searchable_s:.3f} s")
+        texts = self._documents.texts
+        return {
+            "label": self._peer.label,
+            "syncs": self._peer.syncs,
+            "parameters": self._peer.parameters(),
+            "versions": versions_of(self._peer.packages),
+            "count": len(texts),
+            "mean_characters": sum(map(len, texts)) / len(texts),
+            "add_per_s": statistics.median(each.add_per_s for each in loads),
+            "searchable_s": statistics.median(each.searchable_s for each in loads),
+            "indexed_s": statistics.median(each.indexed_s for each in loads),
+        }
 
+    def _question(self, kind: str, number: int) -> Callable[[], object]:
+        has_vector, has_text, tenth = KINDS[kind]
+        row = number % QUERY_COUNT
+        vector = self._documents.query_vectors[row] if has_vector else None
+        text = self._documents.queries[row] if has_text else None
+        return partial(self._peer.query, vector, text, K, tenth)
 
-def _load(folder: Path, documents: Documents) -> tuple[Any, float, float]:
-    """Stores everything in durable batches: the database, records a second, and the time until text is searchable."""
-    shutil.rmtree(folder, ignore_errors=True)
-    metadatas = documents.metadatas()
-    texts = [*documents.texts[:-1], f"{documents.texts[-1]} {MARKER}0"]
-    db: Any = NoPokeDB(documents.vectors.shape[1], path=folder, space="cosine")
-    started = time.perf_counter()
-    for start in range(0, len(texts), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
-        db.add_many(documents.vectors[part], metadatas[part], texts=texts[part])
-    rate = len(texts) / (time.perf_counter() - started)
-    return db, rate, _until_found_us(db, f"{MARKER}0")
+    def open(self) -> dict[str, float]:
+        """Opens what was loaded, asks every query once, and reports how many hits each kind finds on average."""
+        self._peer.open(self._folder)
+        return {
+            kind: sum(len(self._peer.ids(self._question(kind, row)())) for row in range(QUERY_COUNT)) / QUERY_COUNT
+            for kind in KINDS
+        }
 
+    def time(self, kind: str, seconds: float) -> dict[str, float]:
+        """Asks queries of one kind until the time is over."""
+        return stretch(partial(self._question, kind), seconds)
 
-def _freshness(db: Any, documents: Documents, count: int) -> dict[str, float]:
-    """Adds single records and looks for each at once."""
-    added, found = [], []
-    for number in range(1, count + 1):
-        word = f"{MARKER}{number}"
-        vector = documents.query_vectors[number % QUERY_COUNT]
-        added.append(timed_us(partial(db.add, vector, {"title": word, "group": 0}, text=f"a new record {word}")))
-        found.append(_until_found_us(db, word))
-    return {"add_us": statistics.median(added), "found_after_add_us": statistics.median(found)}
+    def fresh(self, count: int) -> dict[str, float]:
+        """Adds single records and looks for each at once; this project only."""
+        vectors = self._documents.query_vectors
+        pairs = [self._peer.add_and_find_us(vectors[number % QUERY_COUNT]) for number in range(count)]
+        added, found = zip(*pairs, strict=True)
+        return {"add_us": statistics.median(added), "found_after_add_us": statistics.median(found)}
 
+    def close(self) -> None:
+        """Closes the database in its own way."""
+        self._peer.close()
 
-def _kinds(db: Any, documents: Documents) -> dict[str, Callable[[int], Callable[[], object]]]:
-    """The kinds of query that are timed in turn."""
-
-    def pick(number: int) -> tuple[Floats, str]:
-        return documents.query_vectors[number % QUERY_COUNT], documents.queries[number % QUERY_COUNT]
-
-    return {
-        "vector": lambda number: partial(db.query, pick(number)[0], k=K),
-        "text": lambda number: partial(db.query, text=pick(number)[1], k=K),
-        "hybrid": lambda number: partial(db.query, pick(number)[0], text=pick(number)[1], k=K),
-        "text, a tenth passes": lambda number: partial(db.query, text=pick(number)[1], k=K, where=TENTH),
-        "hybrid, a tenth passes": lambda number: partial(
-            db.query, pick(number)[0], text=pick(number)[1], k=K, where=TENTH
-        ),
-    }
-
-
-def measure(corpus: Path, folder: Path, scale: Scale) -> dict[str, Any]:
-    """Everything measured with texts; medians over the rounds."""
-    documents = load(corpus, scale.document_count)
-    rates, searchable = [], []
-    for number in range(scale.load_round_count):
-        db, rate, until = _load(folder, documents)
-        rates.append(rate)
-        searchable.append(until)
-        say(f"  loaded at {rate:,.0f} records/s; searchable after {until / 1e3:,.1f} ms")
-        if number + 1 < scale.load_round_count:
-            db.close()
-    db.create_index("group")
-    settle(db)
-    kinds = _kinds(db, documents)
-    for question in kinds.values():
-        for number in range(QUERY_COUNT):
-            question(number)()
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
-    for _ in range(scale.round_count):
-        for name, question in kinds.items():
-            rounds[name].append(stretch(question, scale.round_s))
-    fresh = _freshness(db, documents, scale.added_count)
-    db.close()
-    timed = {
-        name: {key: statistics.median(each[key] for each in found) for key in found[0]}
-        for name, found in rounds.items()
-    }
-    return {
-        "count": len(documents.texts),
-        "mean_characters": sum(map(len, documents.texts)) / len(documents.texts),
-        "add_per_s": statistics.median(rates),
-        "searchable_after_load_us": statistics.median(searchable),
-        **fresh,
-        "timed": timed,
-        "rounds": rounds,
-    }
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        """What the driver may ask for."""
+        return {each.__name__: each for each in (self.build, self.open, self.time, self.fresh, self.close)}
 
 
 if __name__ == "__main__":
-    CORPUS, FOLDER, SCALE = sys.argv[1:]
-    serve({"measure": lambda: measure(Path(CORPUS), Path(FOLDER), Scale(**json.loads(SCALE)))})
+    serve(Child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])).actions())

@@ -12,6 +12,7 @@ from bench.peers.filtering import OURS
 Results = dict[str, Any]
 
 LEAST_OVER_PEERS = 3.0
+DEFAULT_WEIGHTED = "weighted, alpha 0.5"
 
 
 def _unfiltered_goal(result: Results | None, least: float) -> list[Goal]:
@@ -162,7 +163,7 @@ def _quality_goals(results: Results) -> list[Goal]:
             f"{mrr[name]:.4f} against {mrr[side]:.4f}",
             mrr[name] >= mrr[side],
         )
-        for name in ("RRF", best)
+        for name in dict.fromkeys(("RRF", DEFAULT_WEIGHTED, best))
     ]
 
 

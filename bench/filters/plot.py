@@ -19,7 +19,7 @@ STYLES: dict[str, tuple[str, str]] = {
 
 
 def _draw_filters(result: dict[str, Any], path: Path) -> None:
-    figure = Figure(figsize=(9, 5), dpi=150)
+    figure = Figure(figsize=(10, 5), dpi=150)
     axes = figure.subplots()
     for name, found in result["backends"].items():
         colour, marker = STYLES[name]
@@ -46,7 +46,7 @@ def _draw_filters(result: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("queries a second, one thread (higher is better)")
     axes.set_title(f"{result['count']:,} real embeddings (x: recall {TARGET_RECALL} not reached)", fontsize=10)
     axes.grid(visible=True, linewidth=0.3)
-    axes.legend(fontsize=7, loc="lower left")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
     figure.savefig(path)
 

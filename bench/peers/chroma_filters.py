@@ -25,7 +25,7 @@ class FilterBackend:
     label = "Chroma"
     packages: tuple[str, ...] = ("chromadb", "numpy")
     syncs = "syncs the SQLite file that holds its log and metadata in every `add`; not its index files"
-    settings: tuple[Setting, ...] = tuple({"ef": ef} for ef in (50, 100, 200, 400, 800, 1600))
+    settings: tuple[Setting, ...] = tuple({"ef": ef} for ef in (100, 200, 400, 800, 1600))
     exact_settings: tuple[Setting, ...] = ()
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format system-deps bench-seed bench-smoke crash clean
+.PHONY: help demo test lint format system-deps bench-seed bench-smoke bench-filters bench-texts peers crash clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
@@ -12,6 +12,8 @@ help:
 	@echo "make lint        style and types only"
 	@echo "make crash       the kill -9 test, 1,000 rounds"
 	@echo "make bench-seed  the benchmark table of README.md (about ten minutes, an idle machine)"
+	@echo "make bench-filters  filters, text and hybrid search beside other databases (about 20 minutes; QUICK=1: two)"
+	@echo "make peers       install those other databases into .venv-peers"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { $(MAKE) system-deps && $(PYTHON) -m venv --clear $(VENV); }
@@ -51,5 +53,29 @@ bench-seed: $(VENV)/.installed-bench
 bench-smoke: $(VENV)/.installed-bench
 	$(BIN)/python -m bench.seed --quick
 
+# Embedded databases with filters, in an environment of their own: their dependencies are none of this project's. One by
+# one, because not each has wheels for each Python; the benchmark names those that are missing.
+PEERS := .venv-peers
+
+$(PEERS)/.installed: bench/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS) || { $(MAKE) system-deps && $(PYTHON) -m venv --clear $(PEERS); }
+	grep -v '^#' $< | while read -r package; do \
+	  $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "$$package" || echo "not installed: $$package"; \
+	done
+	@touch $@
+
+peers: $(PEERS)/.installed
+
+# More real texts, from Debian's packages. Package descriptions need no installation; without these there are fewer texts.
+bench-texts:
+	@packages="$$($(BIN)/python -c 'from bench.corpus import TEXT_PACKAGES; print(*TEXT_PACKAGES)')"; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get install -y -qq --no-install-recommends $$packages || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$packages; } || true; \
+	else echo "for more texts install these of Debian's packages: $$packages"; fi
+
+# QUICK=1 is a smoke test; ARGS goes to the program: make bench-filters ARGS="--skip large"
+bench-filters: $(VENV)/.installed-bench peers $(if $(QUICK),,bench-texts)
+	$(BIN)/python -m bench.filters $(if $(QUICK),--quick) $(ARGS)
+
 clean:
-	rm -rf $(VENV) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

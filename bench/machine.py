@@ -10,7 +10,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("nopokedb", "faiss-cpu", "hnswlib", "numpy", "apsw", "orjson")
+PACKAGES = ("nopokedb", "faiss-cpu", "hnswlib", "numpy", "apsw", "orjson", "tantivy", "wordllama")
 SYNC_COUNT = 200
 
 

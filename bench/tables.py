@@ -91,7 +91,8 @@ def _notes(results: dict[str, Any], scale: Scale) -> list[str]:
     return notes
 
 
-def _machine_line(machine: dict[str, Any]) -> str:
+def machine_line(machine: dict[str, Any]) -> str:
+    """What the figures were measured on, in one sentence."""
     versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
@@ -111,7 +112,7 @@ def markdown(
     reused: dict[str, str],
 ) -> str:
     """Both tables with what a reader must know of how they came about."""
-    lines = [_machine_line(machine), ""]
+    lines = [machine_line(machine), ""]
     if scale == QUICK:
         lines += ["**A smoke test: too small and too short to measure anything.**", ""]
     if rows:

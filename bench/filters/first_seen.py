@@ -1,0 +1,84 @@
+"""What a filter costs when it is seen for the first time, and when it is known.
+
+Every filter of this part is new: its value has not been asked for since the collection was opened. Each query is asked
+three times in a row: without the filter, with it for the first time, and with it again.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.datasets import Floats
+from bench.filters import dataset
+from bench.filters.conversation import serve
+from bench.filters.records import NUMBER_RANGE
+from bench.filters.scale import K, Scale
+from bench.filters.timing import timed_us
+from bench.measure import say
+from bench.peers.nopokedb_ours_filters import settle
+from nopokedb import NoPokeDB
+
+# Kind -> the n-th filter of it. Ranges let a tenth pass, equalities a thousandth.
+KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "unindexed range": lambda number: {"plain_number": {"$lt": NUMBER_RANGE // 10 + number}},
+    "unindexed equality": lambda number: {"plain_group": number},
+    "indexed range": lambda number: {"number": {"$lt": NUMBER_RANGE // 10 + number}},
+    "indexed equality": lambda number: {"one_in_1000": number},
+}
+
+
+def _sample(db: Any, make: Callable[[int], dict[str, Any]], number: int, query: Floats) -> dict[str, float]:
+    """One filter that is only counted, and another one that a query carries."""
+    counted, asked = make(2 * number), make(2 * number + 1)
+    count = partial(db.count, where=counted)
+    filtered = partial(db.query, query, k=K, where=asked)
+    count_new, count_known = timed_us(count), timed_us(count)
+    plain = timed_us(partial(db.query, query, k=K))
+    new, known = timed_us(filtered), timed_us(filtered)
+    return {
+        "count_new_us": count_new,
+        "count_known_us": count_known,
+        "plain_query_us": plain,
+        "new_over_plain_us": new - plain,
+        "known_over_plain_us": known - plain,
+        "new_over_known_us": new - known,
+    }
+
+
+def _round(folder: Path, queries: Floats, scale: Scale, samples: dict[str, dict[str, list[float]]]) -> None:
+    """One round on a freshly opened collection, in which nothing is known yet."""
+    opened: Any = NoPokeDB(path=folder)
+    with opened as db:
+        settle(db)
+        for query in queries:
+            db.query(query, k=K)
+        for kind, make in KINDS.items():
+            found = samples.setdefault(kind, defaultdict(list))
+            # The first of a kind also pays for whatever is read once per field.
+            found["first_of_field_us"].append(timed_us(partial(db.count, where=make(0))))
+            for number in range(1, scale.fresh_count + 1):
+                for name, value in _sample(db, make, number, queries[number % len(queries)]).items():
+                    found[name].append(value)
+
+
+def measure(data: Path, folder: Path, scale: Scale) -> dict[str, Any]:
+    """Medians over all samples of all rounds, in microseconds, per kind."""
+    queries = dataset.read(data).queries
+    samples: dict[str, dict[str, list[float]]] = {}
+    for number in range(scale.round_count):
+        _round(folder, queries, scale, samples)
+        say(f"  round {number + 1} of {scale.round_count}")
+    kinds = {kind: {name: statistics.median(each) for name, each in found.items()} for kind, found in samples.items()}
+    return {"kinds": kinds}
+
+
+if __name__ == "__main__":
+    DATA, FOLDER, _, SCALE = sys.argv[1:]
+    serve({"measure": lambda: measure(Path(DATA), Path(FOLDER), Scale(**json.loads(SCALE)))})

@@ -66,10 +66,14 @@ class FilteredRows:
         self.total = int(np.bitwise_count(labels).sum())
         self._parts: dict[tuple[int, int], tuple[Bytes | None, int]] = {}
         self._members: dict[tuple[int, int], Labels] = {}
+        self._labels: Labels | None = None
 
     @property
     def size_bytes(self) -> int:
-        return self.label_bits.nbytes + self._rows.nbytes + sum(part.nbytes for part in self._members.values())
+        listed = sum(part.nbytes for part in [*self._members.values()]) + (
+            0 if self._labels is None else self._labels.nbytes
+        )
+        return self.label_bits.nbytes + self._rows.nbytes + listed
 
     def _part(self, start: int, stop: int) -> tuple[Bytes | None, int]:
         part = self._parts.get((start, stop))
@@ -101,7 +105,9 @@ class FilteredRows:
 
     def labels(self) -> Labels:
         """The labels that pass, ascending."""
-        return np.flatnonzero(np.unpackbits(self.label_bits, bitorder="little", count=self.label_count))
+        if self._labels is None:
+            self._labels = np.flatnonzero(np.unpackbits(self.label_bits, bitorder="little", count=self.label_count))
+        return self._labels
 
     def passes(self, labels: Labels) -> npt.NDArray[np.bool_]:
         """Which of these labels pass."""

@@ -28,6 +28,8 @@ from nopokedb.text_query import TextQuery
 _SIDE_LENGTH = 50
 """Candidates that each side of a hybrid query brings at least: rank 50 weighs 0.55 of rank 1 under reciprocal ranks."""
 _SIDE_FACTOR = 4
+_SPARE_TIES = 16
+"""Matches asked for beyond the wanted ones, so that the ids decide most ties at the end of a list."""
 _POOL_FACTOR = 5
 """Candidates per hit among which a varied answer is chosen; LangChain's default is the same ratio."""
 _POOL_LENGTH = 50
@@ -42,10 +44,17 @@ class Candidate:
     stored: Stored
     score: float
     distance: float | None = None
-    vector_score: float | None = None
-    vector_rank: int | None = None
-    text_score: float | None = None
-    text_rank: int | None = None
+    sides: tuple[float | None, int | None, float | None, int | None] | None = None
+    """Of a hybrid query: vector score and rank, text score and rank."""
+
+
+@dataclass(slots=True)
+class _Side:
+    """What one side found, best first: labels, scores, and where a vector was asked for, distances."""
+
+    labels: list[int]
+    scores: list[float]
+    distances: list[float] | None = None
 
 
 class Ranking:
@@ -94,83 +103,99 @@ class Ranking:
         """The best `length` records, best first, examples left out."""
         allowed = allowed or self._allowed
         wanted = length + len(self._left_out)
-        if vector is None:
-            assert text is not None
-            found = self._by_text(text, wanted, allowed)
-        elif text is None:
-            found = self._by_vector(vector, wanted, allowed)
+        if vector is not None and text is not None:
+            found = self._fused(vector, text, wanted, allowed)
         else:
-            found = self._fused(vector, text, max(_SIDE_FACTOR * wanted, _SIDE_LENGTH), allowed)
+            if vector is not None:
+                side = self._by_vector(vector, wanted, allowed)
+            else:
+                assert text is not None
+                side = self._by_text(text, wanted, allowed)
+            distances: list[float] | list[None] = side.distances or [None] * len(side.labels)
+            found = [
+                Candidate(item, score, distance)
+                for item, score, distance in zip(self._versions(side.labels), side.scores, distances, strict=True)
+            ]
+        # Equal scores are ordered by id, whatever ordered them so far.
+        found.sort(key=lambda candidate: (-candidate.score, id_order(candidate.stored.id)))
         if self._left_out:
             found = [candidate for candidate in found if candidate.stored.label not in self._left_out]
         return found[:length]
 
-    def _by_vector(self, vector: Floats, length: int, allowed: Allowed) -> list[Candidate]:
+    def _by_vector(self, vector: Floats, length: int, allowed: Allowed) -> _Side:
+        """The nearest, with all that tie with the last."""
         space, snapshot = self._reads.space, self._snapshot
         rows = nearest_rows(space, snapshot, allowed, vector[None, :], length, self._query.ef)[0]
-        stored, ordered, _, _ = self._reads.ordered(snapshot, vector, rows, length)
-        scores, distances = scores_and_distances(space, ordered)
-        return [
-            Candidate(item, score, distance)
-            for item, score, distance in zip(stored, scores, distances, strict=True)
-            if self._query.max_distance is None or distance <= self._query.max_distance
-        ]
+        values = self._reads.order_values(snapshot, vector, rows)
+        order = np.argsort(values, kind="stable")
+        if len(order) > length:
+            order = order[: int(np.searchsorted(values[order], values[order[length - 1]], side="right"))]
+        scores, distances = scores_and_distances(space, values[order].tolist())
+        if self._query.max_distance is not None:
+            count = sum(distance <= self._query.max_distance for distance in distances)
+            order, scores, distances = order[:count], scores[:count], distances[:count]
+        return _Side(snapshot.labels_of(rows[order]), scores, distances)
 
-    def _by_text(self, text: TextQuery, length: int, allowed: Allowed) -> list[Candidate]:
+    def _by_text(self, text: TextQuery, length: int, allowed: Allowed) -> _Side:
         assert self._text is not None
+        length += _SPARE_TIES
         if isinstance(allowed, FilteredRows):
             labels, scores = self._text.search(text, length, allowed.passes, allowed.labels())
         else:
             labels, scores = self._text.search(text, length)
-        stored = self._reads.versions(labels.tolist())
-        found = [Candidate(item, score) for item, score in zip(stored, scores.tolist(), strict=True)]
-        found.sort(key=lambda candidate: (-candidate.score, id_order(candidate.stored.id)))
-        return found
+        return _Side(labels.tolist(), scores.tolist())
 
-    def _fused(self, vector: Floats, text: TextQuery, length: int, allowed: Allowed) -> list[Candidate]:
-        """Both sides, each with its best `length`, as one ranking."""
+    def _fused(self, vector: Floats, text: TextQuery, wanted: int, allowed: Allowed) -> list[Candidate]:
+        """The best of both sides as one ranking; records are read only for those that may be among them."""
+        length = max(_SIDE_FACTOR * wanted, _SIDE_LENGTH)
         near, matching = self._by_vector(vector, length, allowed), self._by_text(text, length, allowed)
-        found = {candidate.stored.label: candidate for candidate in near}
-        for rank, candidate in enumerate(near, 1):
-            candidate.vector_score, candidate.vector_rank = candidate.score, rank
-        matching = self._with_distances(vector, matching, found)
-        for rank, candidate in enumerate(matching, 1):
-            known = found.setdefault(candidate.stored.label, candidate)
-            known.text_score, known.text_rank = candidate.text_score, rank
+        assert near.distances is not None
+        vector_scores = dict(zip(near.labels, near.scores, strict=True))
+        distances = dict(zip(near.labels, near.distances, strict=True))
+        text_scores = dict(zip(matching.labels, matching.scores, strict=True))
+        self._add_distances(
+            vector, [label for label in matching.labels if label not in distances], vector_scores, distances
+        )
+        if self._query.max_distance is not None:
+            text_scores = {label: score for label, score in text_scores.items() if label in distances}
         if self._query.alpha is None:
-            fused = reciprocal_rank(
-                [[candidate.stored.label for candidate in near], [candidate.stored.label for candidate in matching]]
-            )
+            fused = reciprocal_rank([near.labels, list(text_scores)])
         else:
-            fused = weighted(
-                {label: candidate.vector_score or 0.0 for label, candidate in found.items()},
-                {candidate.stored.label: candidate.text_score or 0.0 for candidate in matching},
-                self._query.alpha,
-                vector_minimum=-1.0 if self._reads.space == "cosine" else None,
-            )
-        for label, candidate in found.items():
-            candidate.score = fused[label]
-        return sorted(found.values(), key=lambda candidate: (-candidate.score, id_order(candidate.stored.id)))
-
-    def _with_distances(self, vector: Floats, matching: list[Candidate], near: dict[int, Candidate]) -> list[Candidate]:
-        """What the text found, with exact distances, without what is too far."""
-        for candidate in matching:
-            candidate.text_score = candidate.score
-        others = [candidate for candidate in matching if candidate.stored.label not in near]
-        if others:
-            rows = np.array([candidate.stored.row for candidate in others], np.int64)
-            values = self._reads.order_values(self._snapshot, vector, rows)
-            scores, distances = scores_and_distances(self._reads.space, values.tolist())
-            for candidate, score, distance in zip(others, scores, distances, strict=True):
-                candidate.vector_score, candidate.distance = score, distance
-        limit = self._query.max_distance
-        if limit is None:
-            return matching
+            minimum = -1.0 if self._reads.space == "cosine" else None
+            fused = weighted(vector_scores, text_scores, self._query.alpha, vector_minimum=minimum)
+        best = list(fused.items())  # best first
+        if len(best) > wanted:
+            limit = best[wanted - 1][1]
+            best = [entry for entry in best if entry[1] >= limit]
+        vector_ranks = {label: rank for rank, label in enumerate(near.labels, 1)}
+        text_ranks = {label: rank for rank, label in enumerate(text_scores, 1)}
         return [
-            candidate
-            for candidate in matching
-            if candidate.stored.label in near or (candidate.distance is not None and candidate.distance <= limit)
+            Candidate(
+                item,
+                score,
+                distances[label],
+                (vector_scores[label], vector_ranks.get(label), text_scores.get(label), text_ranks.get(label)),
+            )
+            for item, (label, score) in zip(self._versions([label for label, _ in best]), best, strict=True)
         ]
+
+    def _add_distances(
+        self, vector: Floats, labels: list[int], scores: dict[int, float], distances: dict[int, float]
+    ) -> None:
+        """Exact distances of what only the text found, but for what is too far."""
+        if not labels:
+            return
+        rows = self._snapshot.rows_of(labels)
+        values = self._reads.order_values(self._snapshot, vector, rows)
+        limit = self._query.max_distance
+        for label, score, distance in zip(
+            labels, *scores_and_distances(self._reads.space, values.tolist()), strict=True
+        ):
+            if limit is None or distance <= limit:
+                scores[label], distances[label] = score, distance
+
+    def _versions(self, labels: list[int]) -> list[Stored]:
+        return self._reads.versions(self._snapshot, labels)
 
     # --- examples ------------------------------------------------------------------------------------------
 
@@ -191,7 +216,7 @@ class Ranking:
                 raise RecordNotFoundError(f"expected a record with id {id_!r} as an example, found none")
         known = [label for label in labels if label is not None]
         self._left_out.update(known)
-        rows = np.array([item.row for item in self._reads.versions(known)], np.int64)
+        rows = self._snapshot.rows_of(known)
         vectors = self._reads.verified_vectors(self._snapshot, rows)
         mean: np.ndarray[tuple[int], np.dtype[np.float64]] = prepare_queries(self._reads.space, vectors).mean(
             axis=0, dtype=np.float64
@@ -280,9 +305,8 @@ class Ranking:
             if "metadata" in include:
                 hit["metadata"] = decode_metadata(candidate.stored.metadata)
             hit["score"], hit["distance"] = candidate.score, candidate.distance
-            if text is not None and candidate.distance is not None:
-                hit["vector_score"], hit["vector_rank"] = candidate.vector_score, candidate.vector_rank
-                hit["text_score"], hit["text_rank"] = candidate.text_score, candidate.text_rank
+            if candidate.sides is not None:
+                hit["vector_score"], hit["vector_rank"], hit["text_score"], hit["text_rank"] = candidate.sides
             if "text" in include:
                 hit["text"] = texts.get(candidate.stored.label)
             if "vector" in include and vectors is not None:

@@ -133,9 +133,12 @@ class ReadPath:
             raise CorruptionError(f"a label names another row: {self._labels_file}", file=self._labels_file)
         return stored
 
-    def versions(self, labels: list[int]) -> list[Stored]:
-        """The stored versions with these labels."""
-        return self._cache.fetch(labels, self.reader)
+    def versions(self, snapshot: Snapshot, labels: list[int]) -> list[Stored]:
+        """The stored versions with these live labels."""
+        stored = self._cache.fetch(labels, self.reader)
+        if [item.row for item in stored] != snapshot.rows_of(labels).tolist():
+            raise CorruptionError(f"a label names another row: {self._labels_file}", file=self._labels_file)
+        return stored
 
     def order_values(self, snapshot: Snapshot, vector: Floats, rows: Rows) -> Doubles:
         """What answers are ordered by, for these rows."""

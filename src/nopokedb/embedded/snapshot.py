@@ -56,6 +56,10 @@ class Snapshot:
             found[at] = label
         return found
 
+    def rows_of(self, labels: list[int]) -> npt.NDArray[np.int64]:
+        """The rows of these labels."""
+        return self.labels.view(self.label_count)["row"][labels].astype(np.int64)
+
     def live_bits(self, start: int, stop: int) -> Bytes | None:
         """The live rows of [start, stop) as a bitmap, None if all are live. `start` is a multiple of 8."""
         key = (start, stop)

@@ -71,11 +71,11 @@ def labels_of(index: TextIndex, text: str, limit: int = 10) -> list[int]:
     return index.search(parse(text), limit)[0].tolist()  # type: ignore[no-any-return]
 
 
-def random_texts(rng: np.random.Generator, count: int, vocabulary: int = 400) -> list[str]:
-    """Texts over made-up words whose frequencies follow Zipf's law."""
+def random_texts(rng: np.random.Generator, count: int, longest: int = 60, vocabulary: int = 400) -> list[str]:
+    """Texts of 3 to `longest` made-up words whose frequencies follow Zipf's law."""
     words = [f"{'bdfgklmnprstvz'[at % 14]}{'aeiou'[at // 14 % 5]}x{at}" for at in range(vocabulary)]
     share = 1 / np.arange(1, vocabulary + 1)
-    return [" ".join(rng.choice(words, int(rng.integers(3, 60)), p=share / share.sum())) for _ in range(count)]
+    return [" ".join(rng.choice(words, int(rng.integers(3, longest + 1)), p=share / share.sum())) for _ in range(count)]
 
 
 # --- ranking ------------------------------------------------------------------------------------------------
@@ -98,9 +98,12 @@ def bm25(texts: list[list[str]], query: list[str]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("commits", [1, 7])
-def test_scores_are_bm25(rng: np.random.Generator, commits: int) -> None:
-    """Within 5 % of the plain formula over the same terms, and at least 9 of its 10 best, in one segment or several."""
-    texts = random_texts(rng, 1_000)
+@pytest.mark.parametrize(("longest", "tolerance", "tie"), [(40, 1e-5, 1e-6), (300, 0.05, 0.02)])
+def test_scores_are_bm25(rng: np.random.Generator, commits: int, longest: int, tolerance: float, tie: float) -> None:
+    """The plain formula over the same terms, exactly up to 40 terms and within 5 % beyond, where lengths are rounded;
+    and at least 9 of its 10 best, or others as good (within 2 % where lengths are rounded). In one segment or several.
+    """
+    texts = random_texts(rng, 1_000, longest)
     index = index_of(texts, commits=commits)
     terms = [index.analyzer.terms.analyze(text) for text in texts]
     for _ in range(30):
@@ -110,10 +113,10 @@ def test_scores_are_bm25(rng: np.random.Generator, commits: int) -> None:
         plain = bm25(terms, index.analyzer.terms.analyze(words))
         labels, scores = index.search(parse(words), 10)
         assert len(labels) == min(10, np.count_nonzero(plain))
-        assert scores == pytest.approx(plain[labels], rel=0.05)
+        assert scores == pytest.approx(plain[labels], rel=tolerance)
         # By score, so that another choice among equals counts as equal.
         tenth = np.sort(plain)[::-1][len(labels) - 1]
-        assert np.count_nonzero(plain[labels] >= tenth * 0.999) >= len(labels) - 1
+        assert np.count_nonzero(plain[labels] >= tenth * (1 - tie)) >= len(labels) - 1
         everything, _ = index.search(parse(words), 1_000)
         assert sorted(everything.tolist()) == np.flatnonzero(plain).tolist()
 
@@ -496,6 +499,31 @@ def test_closing_ends_the_threads(open_db: Open, tmp_path: Path) -> None:
     with pytest.raises(ClosedError):
         find(view, db, "word")
     assert not list((tmp_path / "db" / "text").glob("work-*"))
+
+
+def test_closing_stops_a_long_build(open_db: Open, tmp_path: Path) -> None:
+    """Nobody waits for an index of millions of texts that is not wanted any more."""
+    db = open_db(dim=2)
+    db.add_many(np.ones((2_000, 2)), texts=["word"] * 2_000)
+    pages: list[int] = []
+
+    class Slow(Watched):
+        def texts_between(self, start: int, stop: int) -> Iterator[list[tuple[int, str]]]:
+            for page in super().texts_between(start, stop):
+                pages.append(len(page))
+                if len(pages) == 2:
+                    closing.start()
+                    while not view._closed:
+                        time.sleep(0.001)
+                yield page
+
+    view = TextView(tmp_path / "db", "en", Slow(reader_of(db)))
+    closing = threading.Thread(target=view.close)
+    with pytest.raises(ClosedError):
+        find(view, db, "word")
+    closing.join()
+    assert len(pages) == 2
+    assert list((tmp_path / "db" / "text").iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

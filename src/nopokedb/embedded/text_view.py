@@ -154,9 +154,10 @@ class TextView:
             return True
 
     def close(self) -> None:
-        """End the writer and its threads. Searches that run go on; later ones raise ClosedError."""
+        """End the writer and its threads. Searches that run go on; later ones, and those that wait for the index to be
+        built, raise ClosedError."""
+        self._closed = True  # before the lock: a long build looks at it after each page
         with self._lock:
-            self._closed = True
             self._discard()
 
     def drop(self) -> None:
@@ -212,6 +213,8 @@ class TextView:
         added: list[int] = []
         live, bulk = snapshot.live, snapshot.label_count - start >= BULK_TEXTS
         for page in self._reader.texts_between(start, snapshot.label_count):
+            if self._closed:
+                raise ClosedError("the text index is closed")
             wanted = [document for document in page if document[0] in live]
             if wanted:
                 index.add(wanted, bulk=bulk)
@@ -242,6 +245,9 @@ class TextView:
             self._files.drop_work(work)
             self._files.forget_saved()
             return None
+        except BaseException:
+            self._files.drop_work(work)
+            raise
         self._index, self._work, self._saved_lsn = index, work, saved.lsn
         masked = _gone(saved.indexed, Bitmap(), snapshot.live)
         return self._publish(_State(saved.lsn, saved.label_count, snapshot.live, saved.indexed, masked, index.searcher))

@@ -463,11 +463,17 @@ def test_a_failed_catch_up_is_made_good(open_db: Open, tmp_path: Path, monkeypat
     def fail(self: TextIndex) -> None:
         raise ValueError("no space left")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(TextIndex, "commit", fail)
-        with pytest.raises(OSError, match="could not be written: no space left"):
-            find(view, db, "word")
-    assert find(view, db, "word") == [0, 1]
+    snapshot = db._engine.snapshot()  # type: ignore[attr-defined]
+    for method, call in (
+        ("commit", lambda: find(view, db, "word")),
+        ("rest", lambda: view.catch_up(snapshot)),
+        ("rest", lambda: view.save(snapshot.lsn)),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(TextIndex, method, fail)
+            with pytest.raises(OSError, match="could not be written: no space left"):
+                call()
+        assert find(view, db, "word") == [0, 1]
     view.close()
 
 

@@ -76,7 +76,7 @@ class TextView:
 
     def __init__(self, folder: Path | None, language: str, reader: TextReader, identity: int = 0) -> None:
         if importlib.util.find_spec("tantivy") is None:
-            raise ImportError(f"full-text search needs an extra: {install_hint('text')}", name="tantivy")
+            raise ImportError("full-text search needs an extra: " + install_hint("text"), name="tantivy")
         self.notes: list[str] = []
         """What was found wrong with saved files, and that they were built anew."""
         self._reader = reader
@@ -131,9 +131,7 @@ class TextView:
             state = self._state
             if state is None or state.lsn < snapshot.lsn:
                 state = self._advanced(snapshot)
-            if self._index is not None:
-                self._index.rest()  # an idle writer would hold six threads
-                state = self._publish(replace(state, searcher=self._index.searcher))
+            state = self._rested(state)  # an idle writer would hold six threads
         if state.lsn == snapshot.lsn and _retired_share(state) > RETIRED_SHARE:
             self._renew(snapshot)
 
@@ -142,13 +140,12 @@ class TextView:
         False if the view is further than that: its labels might be given to other records after a cut."""
         with self._lock:
             state = self._state
-            if self._files is None or state is None or self._index is None or self._work is None:
+            if self._files is None or self._work is None or state is None:
                 return True
             if state.lsn > durable_lsn:
                 return False
             if state.lsn != self._saved_lsn:
-                self._index.rest()
-                state = self._publish(replace(state, searcher=self._index.searcher))
+                state = self._rested(state)
                 self._files.save(self._work, Saved(state.lsn, state.label_count, state.indexed))
                 self._saved_lsn = state.lsn
             return True
@@ -220,6 +217,14 @@ class TextView:
                 index.add(wanted, bulk=bulk)
                 added += [label for label, _ in wanted]
         return np.array(added, np.int64)
+
+    def _rested(self, state: _State) -> _State:
+        """The same state with all merges done and no writer."""
+        index = self._index
+        assert index is not None
+        with self._whole_or_discarded():
+            index.rest()
+        return self._publish(replace(state, searcher=index.searcher))
 
     def _opened(self, snapshot: Snapshot) -> _State | None:
         """The saved state, if there is one and it fits."""

@@ -8,6 +8,8 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -70,11 +72,11 @@ def labels_of(index: TextIndex, text: str, limit: int = 10) -> list[int]:
     return index.search(parse(text), limit)[0].tolist()  # type: ignore[no-any-return]
 
 
-def random_texts(rng: np.random.Generator, count: int, vocabulary: int = 400) -> list[str]:
-    """Texts over made-up words whose frequencies follow Zipf's law."""
+def random_texts(rng: np.random.Generator, count: int, longest: int = 60, vocabulary: int = 400) -> list[str]:
+    """Texts of 3 to `longest` made-up words whose frequencies follow Zipf's law."""
     words = [f"{'bdfgklmnprstvz'[at % 14]}{'aeiou'[at // 14 % 5]}x{at}" for at in range(vocabulary)]
     share = 1 / np.arange(1, vocabulary + 1)
-    return [" ".join(rng.choice(words, int(rng.integers(3, 60)), p=share / share.sum())) for _ in range(count)]
+    return [" ".join(rng.choice(words, int(rng.integers(3, longest + 1)), p=share / share.sum())) for _ in range(count)]
 
 
 # --- ranking ------------------------------------------------------------------------------------------------
@@ -97,9 +99,12 @@ def bm25(texts: list[list[str]], query: list[str]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("commits", [1, 7])
-def test_scores_are_bm25(rng: np.random.Generator, commits: int) -> None:
-    """Within 5 % of the plain formula over the same terms, and at least 9 of its 10 best, in one segment or several."""
-    texts = random_texts(rng, 1_000)
+@pytest.mark.parametrize(("longest", "tolerance", "tie"), [(40, 1e-5, 1e-6), (300, 0.05, 0.02)])
+def test_scores_are_bm25(rng: np.random.Generator, commits: int, longest: int, tolerance: float, tie: float) -> None:
+    """The plain formula over the same terms, exactly up to 40 terms and within 5 % beyond, where lengths are rounded;
+    and at least 9 of its 10 best, or others as good (within 2 % where lengths are rounded). In one segment or several.
+    """
+    texts = random_texts(rng, 1_000, longest)
     index = index_of(texts, commits=commits)
     terms = [index.analyzer.terms.analyze(text) for text in texts]
     for _ in range(30):
@@ -109,10 +114,10 @@ def test_scores_are_bm25(rng: np.random.Generator, commits: int) -> None:
         plain = bm25(terms, index.analyzer.terms.analyze(words))
         labels, scores = index.search(parse(words), 10)
         assert len(labels) == min(10, np.count_nonzero(plain))
-        assert scores == pytest.approx(plain[labels], rel=0.05)
+        assert scores == pytest.approx(plain[labels], rel=tolerance)
         # By score, so that another choice among equals counts as equal.
         tenth = np.sort(plain)[::-1][len(labels) - 1]
-        assert np.count_nonzero(plain[labels] >= tenth * 0.999) >= len(labels) - 1
+        assert np.count_nonzero(plain[labels] >= tenth * (1 - tie)) >= len(labels) - 1
         everything, _ = index.search(parse(words), 1_000)
         assert sorted(everything.tolist()) == np.flatnonzero(plain).tolist()
 
@@ -459,11 +464,17 @@ def test_a_failed_catch_up_is_made_good(open_db: Open, tmp_path: Path, monkeypat
     def fail(self: TextIndex) -> None:
         raise ValueError("no space left")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(TextIndex, "commit", fail)
-        with pytest.raises(OSError, match="could not be written: no space left"):
-            find(view, db, "word")
-    assert find(view, db, "word") == [0, 1]
+    snapshot = db._engine.snapshot()  # type: ignore[attr-defined]
+    for method, call in (
+        ("commit", lambda: find(view, db, "word")),
+        ("rest", lambda: view.catch_up(snapshot)),
+        ("rest", lambda: view.save(snapshot.lsn)),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(TextIndex, method, fail)
+            with pytest.raises(OSError, match="could not be written: no space left"):
+                call()
+        assert find(view, db, "word") == [0, 1]
     view.close()
 
 
@@ -477,8 +488,8 @@ def test_closing_ends_the_threads(open_db: Open, tmp_path: Path) -> None:
         for task in tasks.iterdir():
             try:
                 names.append((task / "comm").read_text())
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # ended while we looked
+            except OSError:
+                pass  # the thread has ended meanwhile
         return sum(name.startswith(("merge_thread", "thrd-tantivy")) for name in names)
 
     view = TextView(tmp_path / "db", "en", reader_of(db))
@@ -495,6 +506,55 @@ def test_closing_ends_the_threads(open_db: Open, tmp_path: Path) -> None:
     with pytest.raises(ClosedError):
         find(view, db, "word")
     assert not list((tmp_path / "db" / "text").glob("work-*"))
+
+
+def test_closing_stops_a_long_build(open_db: Open, tmp_path: Path) -> None:
+    """Nobody waits for an index of millions of texts that is not wanted any more."""
+    db = open_db(dim=2)
+    db.add_many(np.ones((2_000, 2)), texts=["word"] * 2_000)
+    pages: list[int] = []
+
+    class Slow(Watched):
+        def texts_between(self, start: int, stop: int) -> Iterator[list[tuple[int, str]]]:
+            for page in super().texts_between(start, stop):
+                pages.append(len(page))
+                if len(pages) == 2:
+                    closing.start()
+                    while not view._closed:
+                        time.sleep(0.001)
+                yield page
+
+    view = TextView(tmp_path / "db", "en", Slow(reader_of(db)))
+    closing = threading.Thread(target=view.close)
+    with pytest.raises(ClosedError):
+        find(view, db, "word")
+    closing.join()
+    assert len(pages) == 2
+    assert list((tmp_path / "db" / "text").iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_ends_quietly() -> None:
+    """The writer's threads stay in the parent: the child can drop its copy and end, and the parent goes on."""
+    code = """
+import gc, os, sys
+from nopokedb.embedded.search.text import TextIndex
+from nopokedb.text_query import parse_text_query
+index = TextIndex("en")
+index.add([(0, "word")])
+index.commit()
+child = os.fork()
+if child == 0:
+    del index
+    gc.collect()
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+index.add([(1, "word")])
+assert index.commit().search(parse_text_query("word"), 5)[0].tolist() == [0, 1]
+index.rest()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
 def test_the_missing_extra_is_named(open_db: Open, monkeypatch: pytest.MonkeyPatch) -> None:

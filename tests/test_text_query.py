@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -27,6 +29,7 @@ from nopokedb.text_query import MAX_CLAUSES, MAX_QUERY_BYTES, Clause, parse_text
         ("!!! ... 👍 ()[]{}^~:/\\", []),
         ('say "hello world', [("words", "should", 'say "hello world')]),
         ('5" disk 10" tape', [("words", "should", '5" disk 10" tape')]),
+        ("“a b” -„c d“", [("phrase", "should", "a b"), ("phrase", "must_not", "c d")]),
         ('"a b"c', [("phrase", "should", "a b"), ("words", "should", "c")]),
         ("title:x AND (b OR NOT c)", [("words", "should", "title:x AND (b OR NOT c)")]),
         ("--x", [("words", "must_not", "-x")]),
@@ -44,7 +47,9 @@ def test_examples(text: str, expected: list[tuple[str, str, str]]) -> None:
 @example("+-" * 50 + '"')
 def test_any_string_has_a_meaning(text: str) -> None:
     """No string is an error, and every clause has something to look for that stands in the text."""
-    for clause in parse_text_query(text).clauses:
+    clauses = parse_text_query(text).clauses
+    text = re.sub("[“”„]", '"', text)
+    for clause in clauses:
         assert any(character.isalnum() for character in clause.text)
         assert clause.kind in ("words", "phrase", "prefix")
         if clause.kind == "phrase":

@@ -6,9 +6,9 @@
     data*                every word that begins so
 
 An operator stands at the start of a word: `well-known` and `c++` are plain words, and a lone `-`, `+` or `*` is
-nothing. A quote opens a phrase at the start of a word and needs its partner; any other quote is a plain character,
-as are colons, brackets and the words AND, OR and NOT. A query without anything that may match (only `-` clauses, or
-no words at all once the collection's language has removed its stop words) matches nothing.
+nothing. A quote (straight or “typographic”) opens a phrase at the start of a word and needs its partner; any other is
+a plain character, as are colons, brackets and the words AND, OR and NOT. A query without anything that may match
+(only `-` clauses, or no words at all once the collection's language has removed its stop words) matches nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MAX_CLAUSES = 1_024
 """Plain words in a row are one clause, so only operators count."""
 
 _TOKEN = re.compile(r'(?P<occur>[+-]?)(?:"(?P<phrase>[^"]*)"|(?P<word>\S+))')
+_QUOTES = str.maketrans("“”„", '"""')
 _OCCUR: dict[str, Occur] = {"": "should", "+": "must", "-": "must_not"}
 
 
@@ -76,7 +77,7 @@ def parse_text_query(text: object) -> TextQuery:
             clauses.append(Clause("words", "should", " ".join(words)))
             words.clear()
 
-    for token in _TOKEN.finditer(text):
+    for token in _TOKEN.finditer(text.translate(_QUOTES)):
         clause = _clause(token)
         if clause is None:
             continue

@@ -374,9 +374,14 @@ class EmbeddedEngine:
 
     def _close_texts(self, durable_lsn: int | None) -> None:
         with self._texts_lock:
-            if self._texts is not None:
+            if self._texts is None:
+                return
+            try:
                 if durable_lsn is not None:
                     self._texts.save(durable_lsn)
+            except OSError as error:  # it is derived: the next open makes it anew
+                _log.warning("%s: the text index could not be kept: %s", self.folder, error)
+            finally:
                 self._texts.close()
 
     def _release_lock(self) -> None:

@@ -83,7 +83,7 @@ class TextView:
 
     def __init__(self, folder: Path | None, language: str, reader: TextReader, identity: int = 0) -> None:
         if importlib.util.find_spec("tantivy") is None:
-            raise ImportError(f"full-text search needs an extra: {install_hint('text')}", name="tantivy")
+            raise ImportError("full-text search needs an extra: " + install_hint("text"), name="tantivy")
         self.notes: list[str] = []
         """What was found wrong with saved files, and that they were built anew."""
         self._reader = reader
@@ -126,9 +126,7 @@ class TextView:
             state = self._state
             if state is None or state.lsn < snapshot.lsn:
                 state = self._advanced(snapshot)
-            if self._index is not None:
-                self._index.rest()  # an idle writer would hold six threads
-                state = self._publish(replace(state, searcher=self._index.searcher))
+            state = self._rested(state)  # an idle writer would hold six threads
         if state.lsn == snapshot.lsn and _retired_share(state) > RETIRED_SHARE:
             self._renew(snapshot)
 
@@ -137,21 +135,21 @@ class TextView:
         False if the view is further than that: its labels might be given to other records after a cut."""
         with self._lock:
             state = self._state
-            if self._files is None or state is None or self._index is None or self._work is None:
+            if self._files is None or self._work is None or state is None:
                 return True
             if state.lsn > durable_lsn:
                 return False
             if state.lsn != self._saved_lsn:
-                self._index.rest()
-                state = self._publish(replace(state, searcher=self._index.searcher))
+                state = self._rested(state)
                 self._files.save(self._work, Saved(state.lsn, state.label_count, state.indexed))
                 self._saved_lsn = state.lsn
             return True
 
     def close(self) -> None:
-        """End the writer and its threads. Searches that run go on; later ones raise ClosedError."""
+        """End the writer and its threads. Searches that run go on; later ones, and those that wait for the index to be
+        built, raise ClosedError."""
+        self._closed = True  # before the lock: a long build looks at it after each page
         with self._lock:
-            self._closed = True
             self._discard()
 
     def drop(self) -> None:
@@ -207,11 +205,21 @@ class TextView:
         added: list[int] = []
         live, bulk = snapshot.live, snapshot.label_count - start >= BULK_TEXTS
         for page in self._reader.texts_between(start, snapshot.label_count):
+            if self._closed:
+                raise ClosedError("the text index is closed")
             wanted = [document for document in page if document[0] in live]
             if wanted:
                 index.add(wanted, bulk=bulk)
                 added += [label for label, _ in wanted]
         return np.array(added, np.int64)
+
+    def _rested(self, state: TextAt) -> TextAt:
+        """The same state with all merges done and no writer."""
+        index = self._index
+        assert index is not None
+        with self._whole_or_discarded():
+            index.rest()
+        return self._publish(replace(state, searcher=index.searcher))
 
     def _opened(self, snapshot: Snapshot) -> TextAt | None:
         """The saved state, if there is one and it fits."""
@@ -237,6 +245,9 @@ class TextView:
             self._files.drop_work(work)
             self._files.forget_saved()
             return None
+        except BaseException:
+            self._files.drop_work(work)
+            raise
         self._index, self._work, self._saved_lsn = index, work, saved.lsn
         masked = _gone(saved.indexed, Bitmap(), snapshot.live)
         return self._publish(TextAt(saved.lsn, saved.label_count, snapshot.live, saved.indexed, masked, index.searcher))

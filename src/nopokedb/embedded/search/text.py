@@ -11,6 +11,9 @@ of it and `plain`, without which prefixes could only be compared with stems, a t
 
 from __future__ import annotations
 
+import ctypes
+import os
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -142,6 +145,7 @@ class TextIndex:
         self._writer: tantivy.IndexWriter | None = None
         self._bulk = False
         self.searcher = self._current()
+        _indexes.add(self)
 
     def add(self, documents: Iterable[tuple[int, str]], *, bulk: bool = False) -> int:
         """Add documents with labels that are not in here; how many they were. `bulk` gives the writer more memory."""
@@ -218,3 +222,22 @@ class TextIndex:
 
     def _current(self) -> TextSearcher:
         return TextSearcher(self._index.searcher(), self._matcher)
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: the writer's threads exist only in the parent, and ending a writer waits for its
+        threads, which panics. So the child's copy is never ended: one reference to it is left over."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(writer))
+
+
+_indexes: weakref.WeakSet[TextIndex] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for index in list(_indexes):
+        index.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -6,6 +6,7 @@ durably and searched. Run it with `python examples/ask_stdlib.py`, or with `--he
 
 import argparse
 import ast
+import importlib.util
 import io
 import logging
 import os
@@ -27,8 +28,9 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nopokedb import Hit, NoPokeDB
+from nopokedb import F, Hit, NoPokeDB
 from nopokedb.distribution import install_hint
+from nopokedb.embed import make_embedder
 
 Vectors: TypeAlias = NDArray[np.float32]
 Question: TypeAlias = tuple[str, frozenset[str] | None]
@@ -48,6 +50,9 @@ QUESTIONS: list[Question] = [
     ("compare two folders", None),
     ("talk to another process", None),
 ]
+
+TOGETHER = "thread-safe queue"
+"""Asked by words and meaning at once, under a filter."""
 
 # Tests, demonstrations, and packages which newer Pythons no longer have.
 SKIPPED_FOLDERS = frozenset({"test", "tests", "idlelib", "turtledemo", "lib2to3", "distutils"})
@@ -142,14 +147,10 @@ class WordLlamaEmbedder:
     dim = 256
 
     def __init__(self) -> None:
-        import wordllama  # An optional extra, so not imported before it is asked for.
-
-        # The wheel keeps both files in its own folder, where only its cache lookup finds the tokenizer.
-        package = Path(wordllama.__file__).parent
-        self._model = wordllama.WordLlama.load(dim=self.dim, cache_dir=package, disable_download=True)
+        self._model = make_embedder("wordllama")
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
-        return unit(np.asarray(self._model.embed(list(texts)), dtype=np.float32))
+        return self._model(texts)
 
 
 # Words, but not those which any sentence may have.
@@ -290,6 +291,15 @@ def ask(db: NoPokeDB, embed: Embedder, questions: Sequence[Question], terminal: 
         print(f"\n* the answer looked for: in the first three for {found_count} of {named_count} questions")
 
 
+def ask_together(db: NoPokeDB, embed: Embedder, terminal: Terminal) -> None:
+    """Words, meaning and a filter in one query."""
+    where = (F("kind") == "class") & ~F("module").startswith("asyncio")
+    hits = db.query(embed([TOGETHER])[0], k=3, text=TOGETHER, where=where, include=("metadata", "text"))
+    terminal.answers(f"{TOGETHER}  [words and meaning; classes, not of asyncio]", hits, frozenset())
+    by_kind = ", ".join(f"{count:,} {kind}" for kind, count in db.facet("kind"))
+    terminal.fact("facet", "", f"all docstrings by kind: {by_kind}")
+
+
 def run(folder: Path, is_kept: bool, questions: Sequence[Question], limit: int | None) -> None:
     terminal = Terminal()
     terminal.heading("Ask the standard library")
@@ -317,6 +327,10 @@ def run(folder: Path, is_kept: bool, questions: Sequence[Question], limit: int |
         terminal.fact("first query", f"{first_ms:.1f} ms", "loads what it needs")
 
         ask(db, embed, questions, terminal)
+        if importlib.util.find_spec("tantivy") is not None:
+            ask_together(db, embed, terminal)
+        else:
+            print(f"\n  To search by words too:  {install_hint('demo')}")
 
         terminal.heading("How it was searched")
         rows: Counter[str] = Counter()

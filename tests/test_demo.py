@@ -206,6 +206,7 @@ def test_runs_to_the_end_and_leaves_nothing(
     assert "not installed" in printed and install_hint("demo") in printed
     assert "recall@10" in printed
     assert all(question in printed for question, _ in demo.QUESTIONS)
+    assert demo.TOGETHER in printed and "docstrings by kind" in printed
     assert "What to try next" in printed and "--ask" in printed and "--path" in printed
     assert "\x1b" not in printed
     assert not list(tmp_path.iterdir())

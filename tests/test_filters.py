@@ -14,7 +14,9 @@ from random_filters import KEYS, Maker
 
 from nopokedb import F, InvalidFilterError, InvalidInputError, NoPokeDB
 from nopokedb.embedded.storage import metadata as metadata_module
-from nopokedb.filters import Filter, filter_key, holds
+from nopokedb.embedded.storage.field_index import select_from_index
+from nopokedb.embedded.storage.filter_sql import select_groups, select_labels
+from nopokedb.filters import Filter, filter_key, holds, tests_of
 from nopokedb.where import MAX_DEPTH, MAX_NODES, parse_filter
 
 MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -182,6 +184,30 @@ def test_deep_filters_are_refused_not_followed() -> None:
         parse_filter(expression)
     with pytest.raises(InvalidFilterError, match="&"):
         bool((F("a") == 1) and (F("b") == 2))
+
+
+def test_no_key_and_no_value_is_ever_part_of_a_statement() -> None:
+    """Statements are the same whatever the filter asks for: keys and values are bound, in scans and in indexes."""
+    operators: dict[str, Any] = {
+        **dict.fromkeys(("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$contains", "$starts_with"), "zz'; DROP--"),
+        "$in": ["zz'", 1, 2, True, None, 'zz"'],
+        "$between": ["zz'", "zz;"],
+        "$contains_all": ["zz'", 3],
+        "$exists": True,
+        "$is_null": True,
+        "$like": "zz'%",
+    }
+    for path in ("zz'key", "zz.zz'", "zz\"'", "zz'.zz.zz", "$id"):
+        for operator, operand in operators.items():
+            node = parse_filter({path: {operator: operand}})
+            assert node is not None
+            for test in tests_of(node):
+                statements = [select_labels(test).sql]
+                if test.path is not None and (from_index := select_from_index(test, 1)) is not None:
+                    statements.append(from_index.sql)
+                if test.path is not None and (groups := select_groups(test.path)) is not None:
+                    statements.append(groups.sql)
+                assert not any("zz" in statement or "DROP" in statement for statement in statements)
 
 
 @pytest.fixture

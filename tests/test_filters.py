@@ -16,7 +16,7 @@ from nopokedb import F, InvalidFilterError, InvalidInputError, NoPokeDB
 from nopokedb.embedded.storage import metadata as metadata_module
 from nopokedb.embedded.storage.field_index import select_from_index
 from nopokedb.embedded.storage.filter_sql import select_groups, select_labels
-from nopokedb.filters import Filter, filter_key, holds, tests_of
+from nopokedb.filters import Filter, filter_key, holds, each_test
 from nopokedb.where import MAX_DEPTH, MAX_NODES, parse_filter
 
 MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -201,7 +201,7 @@ def test_no_key_and_no_value_is_ever_part_of_a_statement() -> None:
         for operator, operand in operators.items():
             node = parse_filter({path: {operator: operand}})
             assert node is not None
-            for test in tests_of(node):
+            for test in each_test(node):
                 statements = [select_labels(test).sql]
                 if test.path is not None and (from_index := select_from_index(test, 1)) is not None:
                     statements.append(from_index.sql)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import nopokedb
-from nopokedb import distribution
+from nopokedb import distribution, where
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "nopokedb"
@@ -177,12 +178,39 @@ def test_the_readme_code_runs(tmp_path: Path) -> None:
     assert "'score':" in run.stdout
 
 
+EXECUTED = sorted(path.name for path in (ROOT / "docs").glob("*.md") if python_blocks(path))
+
+
+@pytest.mark.parametrize("name", EXECUTED)
+def test_the_code_of_the_documents_runs(tmp_path: Path, name: str) -> None:
+    """Every document with Python in it runs from top to bottom in an empty folder, and its assertions hold."""
+    script = tmp_path / "document.py"
+    script.write_text("\n".join(python_blocks(ROOT / "docs" / name)))
+    run = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_operator_is_documented() -> None:
+    """docs/filters.md has each operator of the table, and names none that does not exist."""
+    text = (ROOT / "docs" / "filters.md").read_text()
+    named = set(re.findall(r"\$[a-z_]+", text)) - {"$id"}
+    assert named == set(where.OPERATORS)
+
+
+def test_every_option_of_queries_is_documented() -> None:
+    """docs/search.md has each argument of `query`."""
+    text = (ROOT / "docs" / "search.md").read_text()
+    for name in set(inspect.signature(nopokedb.NoPokeDB.query).parameters) - {"self", "where", "include", "k"}:
+        assert re.search(rf"\b{name}\b", text), f"docs/search.md does not mention {name}"
+
+
 def test_the_readme_names_the_commands() -> None:
     """The two commands, and how to install from a clone as every message says it."""
     text = (ROOT / "README.md").read_text()
     assert "make demo" in text and "make test" in text
     assert distribution.install_hint() in text
-    assert distribution.install_hint("progress") in text
+    for extra in ("text", "embed", "all"):
+        assert distribution.install_hint(extra) in text
     targets = set(re.findall(r"`make ([a-z-]+)`", text))
     makefile = (ROOT / "Makefile").read_text()
     for target in targets:

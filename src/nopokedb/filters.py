@@ -2,7 +2,7 @@
 
     Filter = And(parts) | Or(parts) | Not(part) | Test(path, operator, operand)
 
-There are seven tests; all other operators are made of them (`$ne` is Not of `any_of`, `$contains_all` an And of
+There are six tests; all other operators are made of them (`$ne` is Not of `any_of`, `$contains_all` an And of
 `contains`). What a test means is said once, by `holds`: engines translate tests into their own language and are
 compared with it. docs/filters.md says the same for users; where.py makes filters of what users write.
 
@@ -117,16 +117,16 @@ def filter_key(node: Filter) -> bytes:
     raise AssertionError(node)
 
 
-def tests_of(node: Filter) -> Iterator[Test]:
+def each_test(node: Filter) -> Iterator[Test]:
     """All tests in a filter."""
     match node:
         case Test():
             yield node
         case Not(part):
-            yield from tests_of(part)
+            yield from each_test(part)
         case And(parts) | Or(parts):
             for part in parts:
-                yield from tests_of(part)
+                yield from each_test(part)
 
 
 # --- what a filter means ----------------------------------------------------------------------------------

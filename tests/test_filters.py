@@ -16,7 +16,7 @@ from nopokedb import F, InvalidFilterError, InvalidInputError, NoPokeDB
 from nopokedb.embedded.storage import metadata as metadata_module
 from nopokedb.embedded.storage.field_index import select_from_index
 from nopokedb.embedded.storage.filter_sql import select_groups, select_labels
-from nopokedb.filters import Filter, filter_key, holds, each_test
+from nopokedb.filters import Filter, each_test, filter_key, holds
 from nopokedb.where import MAX_DEPTH, MAX_NODES, parse_filter
 
 MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)

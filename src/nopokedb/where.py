@@ -245,6 +245,8 @@ _OPERATORS: dict[str, Callable[[Path, object, str], Filter]] = {
     "$starts_with": lambda path, value, place: Test(path, "starts_with", _text(value, place)),
     "$like": _like_test,
 }
+OPERATORS = (*sorted(_OPERATORS), "$and", "$or", "$not")
+"""The names of all operators."""
 
 
 def _check_size(node: Filter) -> None:

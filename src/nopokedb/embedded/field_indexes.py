@@ -48,6 +48,8 @@ class FieldIndexes:
             with self._writes.quiesced() as snapshot:
                 number = self._writer.add_field(path, automatic=automatic)
             for start in range(0, snapshot.label_count, _FILL_LABELS):
+                if automatic and self._upkeep.stopping:
+                    return  # the next open removes what is there of it
                 with self._writes.quiesced():
                     self._writer.fill_field(number, start, min(start + _FILL_LABELS, snapshot.label_count))
             with self._writes.quiesced():

@@ -122,6 +122,11 @@ class Upkeep:
             self._wake.notify()
 
     @property
+    def stopping(self) -> bool:
+        """The handle is closing: long work is to be given up."""
+        return self._stopping
+
+    @property
     def resting(self) -> bool:
         """Nothing was written for a moment."""
         return self._idle(PAUSE_S)

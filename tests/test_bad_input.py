@@ -806,6 +806,7 @@ EVERY_METHOD: dict[str, Call] = {
     "query_many": lambda db: db.query_many([GOOD]),
     "save": lambda db: db.save(),
     "refresh": lambda db: db.refresh(),
+    "undo": lambda db: db.undo(),
     "stats": lambda db: db.stats(),
 }
 MORE_CALLS: dict[str, Call] = {
@@ -823,6 +824,7 @@ WRITING = (
     "delete_many",
     "batch",
     "save",
+    "undo",
     "batch_of_a_delete",
     "add_many_chunked",
 )

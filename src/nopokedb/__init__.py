@@ -13,6 +13,7 @@ from nopokedb.catalog import drop_collection, list_collections
 from nopokedb.database import NoPokeDB
 from nopokedb.engine import SegmentStats, Stats
 from nopokedb.errors import (
+    ArchiveError,
     BatchTooLargeError,
     ClosedError,
     CollectionNotFoundError,
@@ -30,16 +31,19 @@ from nopokedb.errors import (
     NewerFormatError,
     NoPokeError,
     NotADatabaseError,
+    NothingToUndoError,
     OutcomeUnknownError,
     ReadOnlyError,
     RecordNotFoundError,
     SettingsMismatchError,
+    SnapshotNotFoundError,
 )
 from nopokedb.records import Hit, Record
 
 __version__ = "1.0.0.dev0"
 
 __all__ = [
+    "ArchiveError",
     "AsyncNoPokeDB",
     "Batch",
     "BatchTooLargeError",
@@ -61,12 +65,14 @@ __all__ = [
     "NoPokeDB",
     "NoPokeError",
     "NotADatabaseError",
+    "NothingToUndoError",
     "OutcomeUnknownError",
     "ReadOnlyError",
     "Record",
     "RecordNotFoundError",
     "SegmentStats",
     "SettingsMismatchError",
+    "SnapshotNotFoundError",
     "Stats",
     "drop_collection",
     "list_collections",

@@ -141,6 +141,10 @@ class AsyncNoPokeDB:
         """See `NoPokeDB.save`."""
         await self._run(NoPokeDB.save)
 
+    async def undo(self) -> int:
+        """See `NoPokeDB.undo`."""
+        return await self._run(NoPokeDB.undo)
+
     async def refresh(self) -> None:
         """See `NoPokeDB.refresh`."""
         await self._run(NoPokeDB.refresh)

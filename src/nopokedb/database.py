@@ -371,6 +371,19 @@ class NoPokeDB:
         the next open is quicker after it."""
         self._engine.save()
 
+    def undo(self) -> int:
+        """Take the last batch back, in one new atomic batch; durable and visible when this returns.
+
+        Ids that the batch added are deleted, ids that it changed or deleted come back with the vector, metadata and
+        text that they had. Undoing an undo brings the batch back. Automatic ids are not used again. Only the very last
+        batch can be undone, and only while its frame is in the log: `save`, `close` and background checkpoints (after
+        30 s without a write, or 64 MiB of log) drop it.
+
+        Returns: how many records were changed. Raises `NothingToUndoError` if the batch is not in the log any more, or
+        nothing was written.
+        """
+        return self._engine.undo()
+
     def refresh(self) -> None:
         """Move a read-only handle forward to what the writer has published. A writing handle is always there."""
         self._engine.refresh()

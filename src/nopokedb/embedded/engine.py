@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nopokedb.embedded import recovery
+from nopokedb.embedded.compensation import undo_last
 from nopokedb.embedded.follower import Follower
 from nopokedb.embedded.read_path import Position, ReadPath, RecordCache
 from nopokedb.embedded.snapshot import Snapshot
@@ -235,6 +236,11 @@ class EmbeddedEngine:
         self._check_writable()
         self._writes.check_usable()
         self._upkeep.checkpoint()
+
+    def undo(self) -> int:
+        self._check_writable()
+        with self._upkeep.steady():
+            return undo_last(self._writes, self._writer_store)
 
     def refresh(self) -> None:
         if self._unusable is not None:

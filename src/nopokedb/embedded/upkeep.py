@@ -11,6 +11,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -200,6 +202,13 @@ class Upkeep:
                 self._writes.fail(error)
                 raise
             drop_logs(self._folder / "oplog", number)
+
+    @contextmanager
+    def steady(self) -> Iterator[Manifest]:
+        """Hold checkpoints and changes of the manifest: the log, the live set and the index files stay as they are.
+        Writing goes on meanwhile."""
+        with self._manifest_lock:
+            yield self.manifest
 
     def finish(self) -> None:
         """The last checkpoint of a clean close, after the last write and after a running checkpoint."""

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -29,6 +30,10 @@ from nopokedb.embedded.store import Store
 from nopokedb.engine import Write
 from nopokedb.errors import ClosedError, DuplicateIdError, NeedsReopenError, OutcomeUnknownError
 from nopokedb.records import Id
+
+
+Drafted: TypeAlias = tuple[Frame, list[Id]]
+"""A frame without its lsn, and the ids that it leaves deleted."""
 
 
 class WritePath:
@@ -82,6 +87,27 @@ class WritePath:
             raise
         self._commit(lsn)
         return results
+
+    def write_drafted(self, draft: Callable[[Position, Snapshot], Drafted | None]) -> bool:
+        """Write the frame that `draft` makes, durable and visible when this returns; False if it makes none.
+
+        `draft` runs while every other writer waits and nothing is pending, so it may rest on the snapshot alone. What
+        it raises changes nothing. For the rare batches that speak of labels instead of ids: undo, rollback, repair.
+        """
+        self.check_usable()
+        try:
+            self._take_turn(None)
+            with self._mutex:
+                self.check_usable()
+                self._serve_pending()
+                drafted = draft(self._position, self.snapshot)
+                if drafted is None:
+                    return False
+                self._append(*drafted)
+                self._serve_pending()
+        finally:
+            self._step_down()
+        return True
 
     def reserve_ids(self, count: int, above: int) -> list[int]:
         """Take automatic ids larger than `above` out of the counter; nobody else gets them from this handle."""

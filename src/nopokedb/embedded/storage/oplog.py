@@ -126,6 +126,7 @@ class OplogWriter:
             os.close(descriptor)
             raise
         self.number, self.path, self.size = number, path, len(header)
+        self.first_lsn = self.next_lsn
         self._salt, self._chain = salt, 0
         self._written = len(header)
         return descriptor

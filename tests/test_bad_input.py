@@ -807,6 +807,7 @@ EVERY_METHOD: dict[str, Call] = {
     "save": lambda db: db.save(),
     "refresh": lambda db: db.refresh(),
     "undo": lambda db: db.undo(),
+    "check": lambda db: db.check(),
     "stats": lambda db: db.stats(),
 }
 MORE_CALLS: dict[str, Call] = {

@@ -38,6 +38,8 @@ from nopokedb.errors import (
     SettingsMismatchError,
     SnapshotNotFoundError,
 )
+from nopokedb.keeping import check
+from nopokedb.problems import Problem
 from nopokedb.records import Hit, Record
 
 __version__ = "1.0.0.dev0"
@@ -67,6 +69,7 @@ __all__ = [
     "NotADatabaseError",
     "NothingToUndoError",
     "OutcomeUnknownError",
+    "Problem",
     "ReadOnlyError",
     "Record",
     "RecordNotFoundError",
@@ -74,6 +77,7 @@ __all__ = [
     "SettingsMismatchError",
     "SnapshotNotFoundError",
     "Stats",
+    "check",
     "drop_collection",
     "list_collections",
 ]

@@ -14,6 +14,7 @@ from nopokedb.batch import Batch
 from nopokedb.database import MISSING, NoPokeDB
 from nopokedb.engine import Stats
 from nopokedb.errors import NoPokeError
+from nopokedb.problems import Problem
 from nopokedb.records import Hit, Id, Part, Record
 
 P = ParamSpec("P")
@@ -140,6 +141,10 @@ class AsyncNoPokeDB:
     async def save(self) -> None:
         """See `NoPokeDB.save`."""
         await self._run(NoPokeDB.save)
+
+    async def check(self, repair: bool = False, deep: bool = True) -> list[Problem]:
+        """See `NoPokeDB.check`."""
+        return await self._run(NoPokeDB.check, repair, deep)
 
     async def undo(self) -> int:
         """See `NoPokeDB.undo`."""

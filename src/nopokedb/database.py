@@ -22,6 +22,7 @@ from nopokedb.errors import (
     RecordNotFoundError,
 )
 from nopokedb.intake import BulkKind, Columns, add_write, bulk_writes, progress_bar, upsert_write
+from nopokedb.problems import Problem
 from nopokedb.records import (
     MAX_DIM,
     MAX_K,
@@ -370,6 +371,22 @@ class NoPokeDB:
         """Checkpoint: bring the stores up to date on the medium and empty the log. Writes are durable without it;
         the next open is quicker after it."""
         self._engine.save()
+
+    def check(self, repair: bool = False, deep: bool = True) -> list[Problem]:
+        """Compare everything that is stored with its checksums and with everything else; the problems found, none
+        if all is sound. Writing and reading go on meanwhile; checkpoints wait.
+
+        Args:
+            repair: only False here. To repair, close the handle and call `nopokedb.check(path, repair=True)`.
+            deep: read every record, text, vector and index. Without, only what takes milliseconds: the log, the live
+                set, the tables of labels and rows, the sizes of files, SQLite's quick check.
+        """
+        if repair:
+            raise InvalidInputError(
+                "expected repair=False on an open handle, got repair=True; close it and call "
+                f"nopokedb.check({self.path!r}, repair=True)"
+            )
+        return self._engine.check(bool(deep))
 
     def undo(self) -> int:
         """Take the last batch back, in one new atomic batch; durable and visible when this returns.

@@ -20,17 +20,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nopokedb.embedded import recovery
-from nopokedb.embedded.compensation import undo_last
+from nopokedb.embedded.check import check_reading, check_writing
+from nopokedb.embedded.compensation import frame_of, undo_last
 from nopokedb.embedded.follower import Follower
 from nopokedb.embedded.read_path import Position, ReadPath, RecordCache
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
+from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.upkeep import Upkeep, load_segments
 from nopokedb.embedded.write_path import WritePath
 from nopokedb.engine import SegmentStats, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
+from nopokedb.problems import Problem
 from nopokedb.records import Hit, Id, Part, Record, Vectors
 
 _CACHE_BYTES = 64 * 2**20
@@ -241,6 +244,20 @@ class EmbeddedEngine:
         self._check_writable()
         with self._upkeep.steady():
             return undo_last(self._writes, self._writer_store)
+
+    def exchange_versions(self, retire: Sequence[int], versions: Sequence[tuple[Stored, str | None]]) -> None:
+        """One batch that retires labels and writes these versions on the rows that they name; for repair."""
+        self._check_writable()
+        generation = self._writer_store.generation
+        self._writes.write_drafted(lambda *now: (frame_of(retire, versions, *now, generation=generation), []))
+
+    def check(self, deep: bool) -> list[Problem]:
+        if self._unusable is not None:
+            self._raise_unusable()
+        if self._follower is not None:
+            return check_reading(self.folder, deep=deep)
+        with self._upkeep.steady() as manifest:
+            return check_writing(self.folder, manifest, self._writes, deep=deep)
 
     def refresh(self) -> None:
         if self._unusable is not None:

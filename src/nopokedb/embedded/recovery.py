@@ -145,7 +145,8 @@ def open_for_writing(folder: Path, manifest: Manifest, *, durable: bool) -> Open
     oplog = folder / "oplog"
     for name in ("oplog", "index"):
         (folder / name).mkdir(exist_ok=True)
-    _remove_leftovers(folder, manifest)
+    for path in leftovers(folder, manifest):
+        path.unlink()
     remove_unfinished(oplog)
     numbers = log_numbers(oplog)
     if not numbers and manifest.checkpoint_lsn:
@@ -271,11 +272,12 @@ def _store_files(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
+def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
     """Files that a crash left behind: unfinished ones, live sets and indexes that the manifest does not name."""
     wanted = {manifest.live_file, *(segment.name for segment in manifest.segments)}
+    found = []
     for place, pattern in ((folder, _LIVE_FILE), (folder / "index", _SEGMENT_FILE)):
-        for path in place.iterdir():
-            if pattern.fullmatch(path.name) and path.name not in wanted:
-                path.unlink()
-    (folder / (manifests.NAME + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+        if place.is_dir():
+            found += [path for path in place.iterdir() if pattern.fullmatch(path.name) and path.name not in wanted]
+    unfinished = folder / (manifests.NAME + TEMPORARY_SUFFIX)
+    return [*found, unfinished] if unfinished.exists() else found

@@ -250,6 +250,18 @@ def read_log(folder: Path, after_lsn: int, *, first_file: int = 0) -> LogContent
     return LogContent(entries, cut, unsynced)
 
 
+def readable_entries(folder: Path, after_lsn: int) -> list[Entry]:
+    """Every whole frame above `after_lsn` in any file, whatever is damaged before or behind it; for salvaging."""
+    found: dict[int, Entry] = {}
+    for number in log_numbers(folder):
+        path = log_path(folder, number)
+        data = path.read_bytes()
+        for entry in _scan(path, data, 0, _read_header(data)):
+            if entry.lsn > after_lsn:
+                found[entry.lsn] = entry  # a later file repeats what recovery kept of an earlier one
+    return [found[lsn] for lsn in sorted(found)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Header:
     flags: int

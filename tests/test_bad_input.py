@@ -808,6 +808,7 @@ EVERY_METHOD: dict[str, Call] = {
     "refresh": lambda db: db.refresh(),
     "undo": lambda db: db.undo(),
     "check": lambda db: db.check(),
+    "backup": lambda db: db.backup(Path(db.path).parent / "never.backup"),
     "stats": lambda db: db.stats(),
 }
 MORE_CALLS: dict[str, Call] = {

@@ -16,8 +16,8 @@ import google_crc32c
 import numpy as np
 import orjson
 import pytest
-
 from model import dump
+
 from nopokedb import (
     CollectionNotFoundError,
     CorruptionError,
@@ -110,7 +110,7 @@ def test_a_sound_folder_has_no_problems(folder: tuple[Path, Dump]) -> None:
 
 def files_of(path: Path) -> list[str]:
     names = ["manifest.json", "vectors-1.f32", "rows-1.bin", "labels-1.bin", "metadata-1.db", "LOCK"]
-    return names + ["live", "segment", "oplog"]
+    return [*names, "live", "segment", "oplog"]
 
 
 def file_named(path: Path, name: str) -> Path:
@@ -373,7 +373,7 @@ def test_check_beside_a_writing_handle(tmp_path: Path, rng: np.random.Generator)
             check(tmp_path / "db")
         with pytest.raises(DatabaseLockedError):
             check(tmp_path / "db", repair=True)
-        with pytest.raises(InvalidInputError, match="nopokedb.check"):
+        with pytest.raises(InvalidInputError, match=r"nopokedb\.check"):
             db.check(repair=True)
     finally:
         done.set()
@@ -400,7 +400,7 @@ def test_a_damaged_log_keeps_what_was_applied(tmp_path: Path) -> None:
     log.write_bytes(bytes(data))
     with pytest.raises(CorruptionError):
         NoPokeDB(path=tmp_path / "image")
-    assert [problem.kind for problem in bad(check(tmp_path / "image"))][0] == "log"
+    assert next(problem.kind for problem in bad(check(tmp_path / "image"))) == "log"
     assert all(problem.repaired for problem in bad(check(tmp_path / "image", repair=True)))
     assert content_of(tmp_path / "image") == content
     assert list((tmp_path / "image").glob("quarantine-1/oplog/*.log"))

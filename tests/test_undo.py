@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from model import Model, assert_answers, assert_same, dump
+
 from nopokedb import NoPokeDB, NothingToUndoError
 
 DIM = 6

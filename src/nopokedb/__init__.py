@@ -8,6 +8,7 @@ hits = db.query(vector, k=5)
 """
 
 from nopokedb.asynchronous import AsyncNoPokeDB
+from nopokedb.backups import Backup
 from nopokedb.batch import Batch
 from nopokedb.catalog import drop_collection, list_collections
 from nopokedb.database import NoPokeDB
@@ -38,7 +39,7 @@ from nopokedb.errors import (
     SettingsMismatchError,
     SnapshotNotFoundError,
 )
-from nopokedb.keeping import check
+from nopokedb.keeping import check, restore
 from nopokedb.problems import Problem
 from nopokedb.records import Hit, Record
 
@@ -47,6 +48,7 @@ __version__ = "1.0.0.dev0"
 __all__ = [
     "ArchiveError",
     "AsyncNoPokeDB",
+    "Backup",
     "Batch",
     "BatchTooLargeError",
     "ClosedError",
@@ -80,4 +82,5 @@ __all__ = [
     "check",
     "drop_collection",
     "list_collections",
+    "restore",
 ]

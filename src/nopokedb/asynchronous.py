@@ -7,9 +7,11 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from nopokedb.backups import Backup
 from nopokedb.batch import Batch
 from nopokedb.database import MISSING, NoPokeDB
 from nopokedb.engine import Stats
@@ -141,6 +143,10 @@ class AsyncNoPokeDB:
     async def save(self) -> None:
         """See `NoPokeDB.save`."""
         await self._run(NoPokeDB.save)
+
+    async def backup(self, target: str | Path, *, since: int | str | Path | None = None) -> Backup:
+        """See `NoPokeDB.backup`."""
+        return await self._run(NoPokeDB.backup, target, since=since)
 
     async def check(self, repair: bool = False, deep: bool = True) -> list[Problem]:
         """See `NoPokeDB.check`."""

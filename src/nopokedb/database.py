@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from nopokedb.backups import Backup
 from nopokedb.batch import Batch
 from nopokedb.engine import Engine, Stats, Write
 from nopokedb.errors import (
@@ -371,6 +372,26 @@ class NoPokeDB:
         """Checkpoint: bring the stores up to date on the medium and empty the log. Writes are durable without it;
         the next open is quicker after it."""
         self._engine.save()
+
+    def backup(self, target: str | Path, *, since: int | str | Path | None = None) -> Backup:
+        """Write one backup file of this moment, while reading and writing go on; a read-only handle can do it too.
+
+        The file is read back and compared with its checksums, and is durable, when this returns. `nopokedb.restore`
+        makes a collection of it. Search indexes are not in it.
+
+        Args:
+            target: a new file in an existing folder.
+            since: an earlier backup file: only what changed since its moment is written. Or an lsn that the log still
+                reaches (`stats().checkpoint_lsn` or later). None: everything.
+
+        Raises: `CorruptionError` if a record or vector to be written is damaged, `ArchiveError` if `since` is no
+        earlier backup of this collection.
+        """
+        if since is not None and not isinstance(since, str | os.PathLike):
+            since = check_int("since", since, 0, 2**62)
+        elif since is not None:
+            since = resolve_folder(since, None)
+        return self._engine.backup(resolve_folder(target, None), since)
 
     def check(self, repair: bool = False, deep: bool = True) -> list[Problem]:
         """Compare everything that is stored with its checksums and with everything else; the problems found, none

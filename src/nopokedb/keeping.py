@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nopokedb.database import resolve_folder
+from nopokedb.errors import InvalidInputError
 from nopokedb.problems import Problem
 
 
@@ -26,3 +28,22 @@ def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Pro
     from nopokedb.embedded.repair import check_folder_alone
 
     return check_folder_alone(resolve_folder(path, None), repair=bool(repair), deep=bool(deep))
+
+
+def restore(source: str | Path | Sequence[str | Path], path: str | Path) -> int:
+    """Make a collection in the empty or absent folder `path` from a backup file, or from a full one and incremental
+    ones in order. Everything in the files is checked before anything is written, and the folder appears whole or not
+    at all.
+
+    It is a new collection with the records, settings and counter of automatic ids of the last file's moment. Search
+    indexes are built again in the background of the first handle.
+
+    Returns: how many records it has. Raises `ArchiveError` for files that are damaged, foreign or do not continue each
+    other, `InvalidInputError` if the folder has something in it, OSError if the disk has not the room.
+    """
+    from nopokedb.embedded.restore import restore_backups
+
+    if isinstance(source, bytes) or not isinstance(source, str | Path | Sequence):
+        raise InvalidInputError(f"expected a backup file or a list of them, got {type(source).__name__} {source!r:.80}")
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    return restore_backups([resolve_folder(item, None) for item in sources], resolve_folder(path, None))

@@ -245,8 +245,8 @@ def _check_metadata(folder: Path, manifest: Manifest, found: Findings, *, deep: 
     if ahead:
         # `durability="os"` may lose the end of the log; opening then says so and goes on above it.
         found.broken = not found.unsynced
-        found.add("log", "note" if found.unsynced else "error",
-                  f"the metadata have batches up to lsn {applied}, the log ends at {end}", folder / "oplog")  # fmt: skip
+        words = f"the metadata have batches up to lsn {applied}, the log ends at {end}"
+        found.add("log", "note" if found.unsynced else "error", words, folder / "oplog")
     if not deep or row_of is None or found.live is None or metadata.messages:
         return
     # What SQLite has not applied yet waits in the frames.

@@ -19,18 +19,22 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from nopokedb.backups import Backup
 from nopokedb.embedded import recovery
+from nopokedb.embedded.backup import Source, write_backup
 from nopokedb.embedded.check import check_reading, check_writing
 from nopokedb.embedded.compensation import frame_of, undo_last
 from nopokedb.embedded.follower import Follower
-from nopokedb.embedded.read_path import Position, ReadPath, RecordCache
+from nopokedb.embedded.read_path import Position as Place
+from nopokedb.embedded.read_path import ReadPath, RecordCache
+from nopokedb.embedded.resolve import Position
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
 from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.upkeep import Upkeep, load_segments
-from nopokedb.embedded.write_path import WritePath
+from nopokedb.embedded.write_path import Drafted, WritePath
 from nopokedb.engine import SegmentStats, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
 from nopokedb.problems import Problem
@@ -198,7 +202,7 @@ class EmbeddedEngine:
     ) -> Iterator[Record]:
         """Page by page, so that no read of the stores stays open between two records."""
         # Behind every version of `after`: no label is as large.
-        position: Position | None = None if after is None else (after, 2**62)
+        position: Place | None = None if after is None else (after, 2**62)
         while limit is None or limit > 0:
             at = position
             page, position = self._read(partial(self._scan_page, snapshot, at, limit, include))
@@ -211,11 +215,11 @@ class EmbeddedEngine:
     def _scan_page(
         self,
         snapshot: Snapshot,
-        position: Position | None,
+        position: Place | None,
         limit: int | None,
         include: Sequence[Part],
         reads: ReadPath,
-    ) -> tuple[list[Record], Position | None]:
+    ) -> tuple[list[Record], Place | None]:
         if self._unusable is not None:
             self._raise_unusable()
         return reads.scan_page(snapshot, position, limit, include)
@@ -250,6 +254,22 @@ class EmbeddedEngine:
         self._check_writable()
         generation = self._writer_store.generation
         self._writes.write_drafted(lambda *now: (frame_of(retire, versions, *now, generation=generation), []))
+
+    def backup(self, target: Path, since: int | Path | None) -> Backup:
+        snapshot = self.snapshot()
+        manifest = self._follower.manifest if self._follower is not None else self._upkeep.manifest
+        return write_backup(Source(self.folder, manifest, snapshot, self._read), target, since)
+
+    def raise_auto_ids(self, next_auto_id: int) -> None:
+        """No automatic id below this from now on, durably; for restoring."""
+        self._check_writable()
+        generation = self._writer_store.generation
+
+        def draft(position: Position, snapshot: Snapshot) -> Drafted:
+            ahead = replace(position, next_auto_id=max(position.next_auto_id, next_auto_id))
+            return frame_of([], [], ahead, snapshot, generation=generation), []
+
+        self._writes.write_drafted(draft)
 
     def check(self, deep: bool) -> list[Problem]:
         if self._unusable is not None:

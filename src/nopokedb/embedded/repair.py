@@ -26,7 +26,6 @@ import orjson
 
 from nopokedb.embedded.check import Findings, inspect, manifest_problem, read_column
 from nopokedb.embedded.check_metadata import open_raw, raw_record, sound_records
-from nopokedb.embedded.compensation import frame_of
 from nopokedb.embedded.engine import EmbeddedEngine
 from nopokedb.embedded.mending import mend_one_byte
 from nopokedb.embedded.quarantine import Quarantine
@@ -107,8 +106,8 @@ def _repair(folder: Path) -> list[Problem]:
             name = str(quarantine.path)
             words += [Problem("record", "error", text, name, None, True) for text in result.lost]
             if result.revived:
-                words.append(Problem("live_set", "error", "which records were deleted was lost with the live set or the log: "
-                                     "deleted ones may be back", name, None, True))  # fmt: skip
+                text = "which records were deleted was lost with the live set or the log: deleted ones may be back"
+                words.append(Problem("live_set", "error", text, name, None, True))
             manifest = require_collection(folder)
         quarantine.finish()
     finally:

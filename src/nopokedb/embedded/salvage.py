@@ -99,7 +99,7 @@ class _Salvage:
         fresh = Manifest(old.settings, old.identity, old.generation + 1)
         for path in _files_of(folder, fresh.generation):  # of an interrupted repair
             path.unlink()
-        chosen, labels_seen, lsn = self._choose()
+        chosen, lsn = self._choose()
         number = max([old.first_log, *log_numbers(folder / "oplog")]) + 1
         store = Store(folder, fresh, writable=True)
         try:
@@ -133,8 +133,8 @@ class _Salvage:
             (folder / "index" / segment.name).unlink(missing_ok=True)  # derived: it is built again
         return self._result
 
-    def _choose(self) -> tuple[dict[Id, int], int, int]:
-        """The label to carry over of each id, the number above all labels, and the highest lsn seen."""
+    def _choose(self) -> tuple[dict[Id, int], int]:
+        """The label to carry over of each id, and the highest lsn seen."""
         newest: dict[Id, int] = {}
         lsn = max([self._manifest.checkpoint_lsn, *(frame.lsn for frame in self._frames)])
         end = max([self._manifest.label_count, *(label + 1 for label in self._in_frame)])
@@ -171,7 +171,7 @@ class _Salvage:
             for label in live.members(0, max([count, *(label + 1 for label in self._in_frame)])).tolist():
                 if not sound[label]:
                     self._lose(label, f"the record of label {label} is damaged or missing")
-        return newest, len(sound), lsn
+        return newest, lsn
 
     def _chunks(self, chosen: dict[Id, int]) -> Iterator[tuple[list[Stored], list[str | None], Vectors]]:
         labels = np.sort(np.fromiter(chosen.values(), np.int64, len(chosen)))

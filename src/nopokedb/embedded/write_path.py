@@ -31,7 +31,6 @@ from nopokedb.engine import Write
 from nopokedb.errors import ClosedError, DuplicateIdError, NeedsReopenError, OutcomeUnknownError
 from nopokedb.records import Id
 
-
 Drafted: TypeAlias = tuple[Frame, list[Id]]
 """A frame without its lsn, and the ids that it leaves deleted."""
 

@@ -70,8 +70,8 @@ def check_folder(folder: Path) -> Manifest | None:
     names = {path.name for path in folder.iterdir()}
     if names & set(_LEGACY_NAMES) or (folder / "metadata.db").exists():
         raise LegacyFolderError(
-            f"{folder} was written by the original nopokedb (0.5.1 or older) and is left untouched; choose another "
-            "path for the new collection (a command `nopokedb import-legacy` for such folders is planned)"
+            f"{folder} was written by the original nopokedb (0.5.1 or older) and is left untouched; make a new "
+            f"collection of it with `nopokedb import-legacy {folder} NEW_FOLDER`"
         )
     # A creation writes the manifest before the first log file, so a log without a manifest is a damaged collection.
     if (folder / "oplog").is_dir() and log_numbers(folder / "oplog"):

@@ -808,6 +808,11 @@ EVERY_METHOD: dict[str, Call] = {
     "refresh": lambda db: db.refresh(),
     "undo": lambda db: db.undo(),
     "check": lambda db: db.check(),
+    "snapshot": lambda db: db.snapshot("name"),
+    "snapshots": lambda db: db.snapshots(),
+    "at": lambda db: db.at("name"),
+    "rollback": lambda db: db.rollback("name"),
+    "drop_snapshot": lambda db: db.drop_snapshot("name"),
     "backup": lambda db: db.backup(Path(db.path).parent / "never.backup"),
     "stats": lambda db: db.stats(),
 }
@@ -827,6 +832,9 @@ WRITING = (
     "batch",
     "save",
     "undo",
+    "snapshot",
+    "rollback",
+    "drop_snapshot",
     "batch_of_a_delete",
     "add_many_chunked",
 )

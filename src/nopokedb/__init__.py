@@ -39,9 +39,10 @@ from nopokedb.errors import (
     SettingsMismatchError,
     SnapshotNotFoundError,
 )
-from nopokedb.keeping import check, restore
+from nopokedb.maintenance import check, restore
 from nopokedb.problems import Problem
 from nopokedb.records import Hit, Record
+from nopokedb.views import NamedSnapshot, View
 
 __version__ = "1.0.0.dev0"
 
@@ -63,6 +64,7 @@ __all__ = [
     "InvalidMetadataError",
     "InvalidVectorError",
     "LegacyFolderError",
+    "NamedSnapshot",
     "NeedsRecoveryError",
     "NeedsReopenError",
     "NewerFormatError",
@@ -79,6 +81,7 @@ __all__ = [
     "SettingsMismatchError",
     "SnapshotNotFoundError",
     "Stats",
+    "View",
     "check",
     "drop_collection",
     "list_collections",

@@ -18,6 +18,7 @@ from nopokedb.engine import Stats
 from nopokedb.errors import NoPokeError
 from nopokedb.problems import Problem
 from nopokedb.records import Hit, Id, Part, Record
+from nopokedb.views import NamedSnapshot, View
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -147,6 +148,26 @@ class AsyncNoPokeDB:
     async def backup(self, target: str | Path, *, since: int | str | Path | None = None) -> Backup:
         """See `NoPokeDB.backup`."""
         return await self._run(NoPokeDB.backup, target, since=since)
+
+    async def snapshot(self, name: str) -> NamedSnapshot:
+        """See `NoPokeDB.snapshot`."""
+        return await self._run(NoPokeDB.snapshot, name)
+
+    async def snapshots(self) -> list[NamedSnapshot]:
+        """See `NoPokeDB.snapshots`."""
+        return await self._run(NoPokeDB.snapshots)
+
+    async def at(self, name: str) -> View:
+        """See `NoPokeDB.at`. The view's own methods are not awaitable: call them in a thread where that matters."""
+        return await self._run(NoPokeDB.at, name)
+
+    async def rollback(self, name: str) -> int:
+        """See `NoPokeDB.rollback`."""
+        return await self._run(NoPokeDB.rollback, name)
+
+    async def drop_snapshot(self, name: str) -> None:
+        """See `NoPokeDB.drop_snapshot`."""
+        await self._run(NoPokeDB.drop_snapshot, name)
 
     async def check(self, repair: bool = False, deep: bool = True) -> list[Problem]:
         """See `NoPokeDB.check`."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from nopokedb.backups import Backup
 from nopokedb.batch import Batch
 from nopokedb.engine import Engine, Stats, Write
 from nopokedb.errors import (
@@ -23,7 +22,7 @@ from nopokedb.errors import (
     RecordNotFoundError,
 )
 from nopokedb.intake import BulkKind, Columns, add_write, bulk_writes, progress_bar, upsert_write
-from nopokedb.problems import Problem
+from nopokedb.keeping import Keeping
 from nopokedb.records import (
     MAX_DIM,
     MAX_K,
@@ -55,7 +54,7 @@ _MAX_M, _MAX_EF_CONSTRUCTION, _MAX_EF = 256, 10_000, 10_000_000
 MISSING: Final = object()
 
 
-class NoPokeDB:
+class NoPokeDB(Keeping):
     """A collection of records (id, vector, metadata, text) in one folder, searched by vector.
 
     Every write is durable when it returns, every read sees all writes that returned before it. One process
@@ -372,55 +371,6 @@ class NoPokeDB:
         """Checkpoint: bring the stores up to date on the medium and empty the log. Writes are durable without it;
         the next open is quicker after it."""
         self._engine.save()
-
-    def backup(self, target: str | Path, *, since: int | str | Path | None = None) -> Backup:
-        """Write one backup file of this moment, while reading and writing go on; a read-only handle can do it too.
-
-        The file is read back and compared with its checksums, and is durable, when this returns. `nopokedb.restore`
-        makes a collection of it. Search indexes are not in it.
-
-        Args:
-            target: a new file in an existing folder.
-            since: an earlier backup file: only what changed since its moment is written. Or an lsn that the log still
-                reaches (`stats().checkpoint_lsn` or later). None: everything.
-
-        Raises: `CorruptionError` if a record or vector to be written is damaged, `ArchiveError` if `since` is no
-        earlier backup of this collection.
-        """
-        if since is not None and not isinstance(since, str | os.PathLike):
-            since = check_int("since", since, 0, 2**62)
-        elif since is not None:
-            since = resolve_folder(since, None)
-        return self._engine.backup(resolve_folder(target, None), since)
-
-    def check(self, repair: bool = False, deep: bool = True) -> list[Problem]:
-        """Compare everything that is stored with its checksums and with everything else; the problems found, none
-        if all is sound. Writing and reading go on meanwhile; checkpoints wait.
-
-        Args:
-            repair: only False here. To repair, close the handle and call `nopokedb.check(path, repair=True)`.
-            deep: read every record, text, vector and index. Without, only what takes milliseconds: the log, the live
-                set, the tables of labels and rows, the sizes of files, SQLite's quick check.
-        """
-        if repair:
-            raise InvalidInputError(
-                "expected repair=False on an open handle, got repair=True; close it and call "
-                f"nopokedb.check({self.path!r}, repair=True)"
-            )
-        return self._engine.check(bool(deep))
-
-    def undo(self) -> int:
-        """Take the last batch back, in one new atomic batch; durable and visible when this returns.
-
-        Ids that the batch added are deleted, ids that it changed or deleted come back with the vector, metadata and
-        text that they had. Undoing an undo brings the batch back. Automatic ids are not used again. Only the very last
-        batch can be undone, and only while its frame is in the log: `save`, `close` and background checkpoints (after
-        30 s without a write, or 64 MiB of log) drop it.
-
-        Returns: how many records were changed. Raises `NothingToUndoError` if the batch is not in the log any more, or
-        nothing was written.
-        """
-        return self._engine.undo()
 
     def refresh(self) -> None:
         """Move a read-only handle forward to what the writer has published. A writing handle is always there."""

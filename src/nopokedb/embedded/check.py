@@ -18,6 +18,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from nopokedb.embedded import named
 from nopokedb.embedded.check_metadata import MetadataFindings, inspect_metadata
 from nopokedb.embedded.recovery import decode_entries, leftovers, require_collection
 from nopokedb.embedded.resolve import Position
@@ -30,7 +31,7 @@ from nopokedb.embedded.storage.lock import ReaderLock, read_published
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.oplog import LogContent, read_log
 from nopokedb.embedded.write_path import WritePath
-from nopokedb.errors import CorruptionError
+from nopokedb.errors import CorruptionError, SnapshotNotFoundError
 from nopokedb.problems import Problem, ProblemKind, Severity
 
 _CHUNK_BYTES = 8 * 2**20
@@ -104,6 +105,12 @@ def inspect(folder: Path, manifest: Manifest, *, deep: bool, moment: Moment | No
     if moment is not None:
         _check_frames_in_columns(folder, manifest, found)
     _check_indexes(folder, manifest, found, deep=deep)
+    for name in named.names(folder):
+        try:
+            named.load(folder, name, manifest)
+        except (CorruptionError, SnapshotNotFoundError) as error:
+            path = folder / named.FOLDER / f"{name}.npks"
+            found.add("snapshot", "error", str(error), path, getattr(error, "offset", None))
     if moment is None:
         for path in leftovers(folder, manifest):
             found.add("leftover", "note", "a crash left this file behind; the next open for writing removes it", path)

@@ -91,7 +91,21 @@ def exchange_frame(
         return None, 0
     old = _fetched(reader, restore)
     gone = _fetched(reader, retire)
-    texts = reader.texts(old.values())
+    texts = reader.texts([*old.values(), *gone.values()])
+    # A version that an earlier rollback wrote again says the same as the one it was made of: it stays.
+    now = {item.id: item for item in gone.values()}
+    same = {
+        label: now[item.id].label
+        for label, item in old.items()
+        if item.id in now
+        and (item.row, item.metadata, texts.get(label))
+        == (now[item.id].row, now[item.id].metadata, texts.get(now[item.id].label))
+    }
+    kept = set(same.values())
+    restore = [label for label in restore if label not in same]
+    retire = [label for label in retire if label not in kept]
+    if not retire and not restore:
+        return None, 0
     back = {old[label].id for label in restore}
     if len(back) != len(restore):
         raise CorruptionError("two labels of one id are to come back", file=str(reader.path))

@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nopokedb.backups import Backup
-from nopokedb.embedded import recovery
+from nopokedb.embedded import named, recovery
 from nopokedb.embedded.backup import Source, write_backup
 from nopokedb.embedded.check import check_reading, check_writing
-from nopokedb.embedded.compensation import frame_of, undo_last
+from nopokedb.embedded.compensation import frame_of, rollback_frame, undo_last
 from nopokedb.embedded.follower import Follower
 from nopokedb.embedded.read_path import Position as Place
 from nopokedb.embedded.read_path import ReadPath, RecordCache
@@ -39,6 +39,7 @@ from nopokedb.engine import SegmentStats, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
 from nopokedb.problems import Problem
 from nopokedb.records import Hit, Id, Part, Record, Vectors
+from nopokedb.views import Moment, NamedSnapshot
 
 _CACHE_BYTES = 64 * 2**20
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class EmbeddedEngine:
                 assert settings is not None
                 manifest = recovery.create(folder, settings)
             _check_settings(folder, manifest.settings, settings)
-            durable = durability == "full"
+            self._durable = durable = durability == "full"
             found = recovery.open_for_writing(folder, manifest, durable=durable)
             opened.callback(found.store.close)
             opened.callback(found.log.close)
@@ -257,8 +258,49 @@ class EmbeddedEngine:
 
     def backup(self, target: Path, since: int | Path | None) -> Backup:
         snapshot = self.snapshot()
-        manifest = self._follower.manifest if self._follower is not None else self._upkeep.manifest
-        return write_backup(Source(self.folder, manifest, snapshot, self._read), target, since)
+        return write_backup(Source(self.folder, self._manifest(), snapshot, self._read), target, since)
+
+    def snapshot_create(self, name: str) -> NamedSnapshot:
+        self._check_writable()
+        self._writes.check_usable()
+        if not self._durable:
+            self._upkeep.checkpoint()  # what the name stands for must not be less durable than the name
+        with self._upkeep.steady() as manifest:
+            return named.create(self.folder, name, manifest, self.snapshot())
+
+    def snapshots(self) -> list[NamedSnapshot]:
+        self.snapshot()
+        manifest = self._manifest()
+        return [named.load(self.folder, name, manifest).named for name in named.names(self.folder)]
+
+    def at(self, name: str) -> tuple[Moment, NamedSnapshot]:
+        now = self.snapshot()
+        stored = named.load(self.folder, name, self._manifest())
+        state = named.as_snapshot(stored, now, named.path_of(self.folder, name))
+        return _MomentOf(self, state), stored.named
+
+    def rollback(self, name: str) -> int:
+        self._check_writable()
+        changed = 0
+        stored = named.load(self.folder, name, self._manifest())
+
+        def draft(position: Position, snapshot: Snapshot) -> Drafted | None:
+            nonlocal changed
+            store = self._writer_store
+            drafted, changed = rollback_frame(
+                stored.live, store.reader, position, snapshot, generation=store.generation
+            )
+            return drafted
+
+        self._writes.write_drafted(draft)
+        return changed
+
+    def drop_snapshot(self, name: str) -> None:
+        self._check_writable()
+        named.drop(self.folder, name)
+
+    def _manifest(self) -> Manifest:
+        return self._follower.manifest if self._follower is not None else self._upkeep.manifest
 
     def raise_auto_ids(self, next_auto_id: int) -> None:
         """No automatic id below this from now on, durably; for restoring."""
@@ -322,6 +364,7 @@ class EmbeddedEngine:
             cache_bytes=self._cache.size_bytes,
             read_only=self.read_only,
             notes=tuple(notes),
+            snapshots=tuple(named.names(self.folder)),
         )
 
     def close(self) -> None:
@@ -357,6 +400,32 @@ class EmbeddedEngine:
             if self._lock is not None:
                 self._lock.leave_to_parent()
             _kept_after_fork.append(self)
+
+
+class _MomentOf:
+    """The read methods of an engine, bound to one state."""
+
+    def __init__(self, engine: EmbeddedEngine, state: Snapshot) -> None:
+        self._engine, self._state = engine, state
+        self.dim, self.space = engine.dim, engine.space
+
+    def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
+        return self._read(lambda reads: reads.get(self._state, ids, include))
+
+    def count(self) -> int:
+        return self._state.live.count
+
+    def scan(self, after: Id | None, limit: int | None, include: Sequence[Part]) -> Iterator[Record]:
+        return self._engine._scan(self._state, after, limit, include)
+
+    def query(
+        self, queries: Vectors, k: int, ef: int | None, max_distance: float | None, include: Sequence[Part]
+    ) -> list[list[Hit]]:
+        return self._read(lambda reads: reads.query(self._state, queries, k, ef, max_distance, include))
+
+    def _read(self, read: Callable[[ReadPath], T]) -> T:
+        self._engine.snapshot()  # raises where the handle is closed or of the parent process
+        return self._engine._read(read)
 
 
 def _file_sizes(folder: Path) -> dict[Path, int]:

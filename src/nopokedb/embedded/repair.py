@@ -109,6 +109,9 @@ def _repair(folder: Path) -> list[Problem]:
                 text = "which records were deleted was lost with the live set or the log: deleted ones may be back"
                 words.append(Problem("live_set", "error", text, name, None, True))
             manifest = require_collection(folder)
+        for problem in found.problems:
+            if problem.kind == "snapshot":
+                quarantine.move(Path(problem.file))
         quarantine.finish()
     finally:
         lock.abandon()

@@ -18,6 +18,7 @@ import apsw
 import google_crc32c
 import numpy as np
 
+from nopokedb.embedded import named
 from nopokedb.embedded.check import Findings, read_column
 from nopokedb.embedded.check_metadata import open_raw, raw_record, read_texts, sound_records
 from nopokedb.embedded.quarantine import Quarantine
@@ -128,6 +129,9 @@ class _Salvage:
                 self._connection.close()
         self._result.count = label
         for path in [*_files_of(folder, old.generation), *_old_logs(folder, number)]:
+            self._quarantine.move(path)
+        for path in sorted((folder / named.FOLDER).glob("*")):  # they speak of the labels of the old generation
+            self._result.lost.append(f"the named snapshot {path.stem!r} is given up")
             self._quarantine.move(path)
         for segment in old.segments:
             (folder / "index" / segment.name).unlink(missing_ok=True)  # derived: it is built again

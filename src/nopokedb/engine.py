@@ -81,6 +81,13 @@ class Stats:
     """What opening repaired or dropped, and indexes that were refused, in words."""
     snapshots: tuple[str, ...] = ()
     """Names of the snapshots that are kept."""
+    scrub_progress: float = 0.0
+    """Share of the vectors that the running pass of the background scrub has compared with their checksums; 1.0
+    between two passes. Read-only handles do not scrub."""
+    scrub_passes: int = 0
+    """Passes over all vectors since this handle was opened."""
+    damaged_count: int = 0
+    """Damaged vectors that the scrub knows of; queries raise `CorruptionError` while a record uses one."""
 
 
 class Engine(Protocol):

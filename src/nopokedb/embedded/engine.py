@@ -184,6 +184,8 @@ class EmbeddedEngine:
     def query(
         self, queries: Vectors, k: int, ef: int | None, max_distance: float | None, include: Sequence[Part]
     ) -> list[list[Hit]]:
+        if self._follower is None:
+            self._upkeep.scrub.raise_if_damaged(self.snapshot())
         return self._read(lambda reads: reads.query(self.snapshot(), queries, k, ef, max_distance, include))
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
@@ -365,6 +367,9 @@ class EmbeddedEngine:
             read_only=self.read_only,
             notes=tuple(notes),
             snapshots=tuple(named.names(self.folder)),
+            scrub_progress=0.0 if self._follower is not None else self._upkeep.scrub.progress(snapshot),
+            scrub_passes=0 if self._follower is not None else self._upkeep.scrub.passes,
+            damaged_count=0 if self._follower is not None else len(self._upkeep.scrub.damaged),
         )
 
     def close(self) -> None:

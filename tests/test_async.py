@@ -48,7 +48,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 def own_methods(kind: type) -> set[str]:
     return {
         name
-        for name, member in vars(kind).items()
+        for base in kind.__mro__[:-1]
+        for name, member in vars(base).items()
         if callable(member) and (not name.startswith("_") or name.startswith("__"))
     } - {"__class__"}
 

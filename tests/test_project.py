@@ -49,6 +49,10 @@ FORBIDDEN = [
     ("nopokedb.records", "nopokedb.embedded", "what a record is does not depend on an engine"),
     ("nopokedb.errors", "nopokedb.", "errors stand alone"),
     ("nopokedb", "bench", "the package stands alone"),
+    ("nopokedb.embedded", "nopokedb.cli", "the library works without the command line"),
+    ("nopokedb.embedded", "nopokedb.maintenance", "engines stand below what opens folders"),
+    ("nopokedb.embedded", "nopokedb.legacy", "the original's files are read above the engine"),
+    ("nopokedb.legacy", "hnswlib", "foreign index files are never loaded by native code"),
     ("nopokedb", "pickle", "stored bytes are never executed"),
     ("nopokedb", "marshal", "stored bytes are never executed"),
     ("nopokedb", "urllib.request", "nothing is fetched"),
@@ -73,6 +77,13 @@ def test_search_knows_only_itself() -> None:
         assert not wrong, f"{name_of(path)} imports {sorted(wrong)}"
 
 
+def test_only_the_entry_point_imports_the_command_line() -> None:
+    """Whoever does not call it does not need its extra."""
+    for path in MODULES:
+        if "cli" not in path.parts and path.name != "__main__.py":
+            assert not any(name.startswith("nopokedb.cli") for name in imports_of(path)), path
+
+
 def test_public_names() -> None:
     """`__all__` is what the package offers: sorted, real, documented, and nothing public besides."""
     names = nopokedb.__all__
@@ -86,8 +97,8 @@ def test_public_names() -> None:
 
 def test_public_methods_are_documented() -> None:
     """Every public method says what it does."""
-    for cls in (nopokedb.NoPokeDB, nopokedb.AsyncNoPokeDB, nopokedb.Batch):
-        for name, member in vars(cls).items():
+    for cls in (nopokedb.NoPokeDB, nopokedb.AsyncNoPokeDB, nopokedb.Batch, nopokedb.View):
+        for name, member in inspect.getmembers(cls):
             if not name.startswith("_") and callable(member):
                 assert member.__doc__, f"{cls.__name__}.{name}"
 
@@ -146,7 +157,7 @@ def test_the_architecture_names_every_module() -> None:
 def test_the_readme_names_every_public_method_and_error() -> None:
     """What can be called is found on the first page."""
     text = (ROOT / "README.md").read_text()
-    for name, member in vars(nopokedb.NoPokeDB).items():
+    for name, member in inspect.getmembers(nopokedb.NoPokeDB):
         if not name.startswith("_") and callable(member):
             assert re.search(rf"`{name}\b", text), f"README.md does not mention {name}"
 

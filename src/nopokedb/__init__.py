@@ -8,11 +8,13 @@ hits = db.query(vector, k=5)
 """
 
 from nopokedb.asynchronous import AsyncNoPokeDB
+from nopokedb.backups import Backup
 from nopokedb.batch import Batch
 from nopokedb.catalog import drop_collection, list_collections
 from nopokedb.database import NoPokeDB
-from nopokedb.engine import SegmentStats, Stats
+from nopokedb.engine import NamedSnapshot, SegmentStats, Stats
 from nopokedb.errors import (
+    ArchiveError,
     BatchTooLargeError,
     ClosedError,
     CollectionNotFoundError,
@@ -31,18 +33,25 @@ from nopokedb.errors import (
     NewerFormatError,
     NoPokeError,
     NotADatabaseError,
+    NothingToUndoError,
     OutcomeUnknownError,
     ReadOnlyError,
     RecordNotFoundError,
     SettingsMismatchError,
+    SnapshotNotFoundError,
 )
+from nopokedb.maintenance import check, restore
+from nopokedb.problems import Problem
 from nopokedb.records import Group, Hit, Record
+from nopokedb.views import View
 from nopokedb.where import F
 
 __version__ = "1.0.0.dev0"
 
 __all__ = [
+    "ArchiveError",
     "AsyncNoPokeDB",
+    "Backup",
     "Batch",
     "BatchTooLargeError",
     "ClosedError",
@@ -60,19 +69,26 @@ __all__ = [
     "InvalidMetadataError",
     "InvalidVectorError",
     "LegacyFolderError",
+    "NamedSnapshot",
     "NeedsRecoveryError",
     "NeedsReopenError",
     "NewerFormatError",
     "NoPokeDB",
     "NoPokeError",
     "NotADatabaseError",
+    "NothingToUndoError",
     "OutcomeUnknownError",
+    "Problem",
     "ReadOnlyError",
     "Record",
     "RecordNotFoundError",
     "SegmentStats",
     "SettingsMismatchError",
+    "SnapshotNotFoundError",
     "Stats",
+    "View",
+    "check",
     "drop_collection",
     "list_collections",
+    "restore",
 ]

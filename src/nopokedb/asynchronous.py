@@ -7,15 +7,20 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from nopokedb.backups import Backup
 from nopokedb.batch import Batch
-from nopokedb.database import MISSING, NoPokeDB
-from nopokedb.engine import Stats
+from nopokedb.database import NoPokeDB
+from nopokedb.engine import NamedSnapshot, Stats
 from nopokedb.errors import NoPokeError
 from nopokedb.filters import Scalar
+from nopokedb.problems import Problem
+from nopokedb.reading import MISSING
 from nopokedb.records import Id, Part, Record
+from nopokedb.views import View
 from nopokedb.where import Where
 
 P = ParamSpec("P")
@@ -167,6 +172,38 @@ class AsyncNoPokeDB:
     async def save(self) -> None:
         """See `NoPokeDB.save`."""
         await self._run(NoPokeDB.save)
+
+    async def backup(self, target: str | Path, *, since: int | str | Path | None = None) -> Backup:
+        """See `NoPokeDB.backup`."""
+        return await self._run(NoPokeDB.backup, target, since=since)
+
+    async def snapshot(self, name: str) -> NamedSnapshot:
+        """See `NoPokeDB.snapshot`."""
+        return await self._run(NoPokeDB.snapshot, name)
+
+    async def snapshots(self) -> list[NamedSnapshot]:
+        """See `NoPokeDB.snapshots`."""
+        return await self._run(NoPokeDB.snapshots)
+
+    async def at(self, name: str) -> View:
+        """See `NoPokeDB.at`. The view's own methods are not awaitable: call them in a thread where that matters."""
+        return await self._run(NoPokeDB.at, name)
+
+    async def rollback(self, name: str) -> int:
+        """See `NoPokeDB.rollback`."""
+        return await self._run(NoPokeDB.rollback, name)
+
+    async def drop_snapshot(self, name: str) -> None:
+        """See `NoPokeDB.drop_snapshot`."""
+        await self._run(NoPokeDB.drop_snapshot, name)
+
+    async def check(self, repair: bool = False, deep: bool = True) -> list[Problem]:
+        """See `NoPokeDB.check`."""
+        return await self._run(NoPokeDB.check, repair, deep)
+
+    async def undo(self) -> int:
+        """See `NoPokeDB.undo`."""
+        return await self._run(NoPokeDB.undo)
 
     async def refresh(self) -> None:
         """See `NoPokeDB.refresh`."""

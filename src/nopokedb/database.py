@@ -6,44 +6,37 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from nopokedb.batch import Batch
 from nopokedb.embed import Model, make_embedder, stored_embedder
-from nopokedb.engine import Stats, Write
+from nopokedb.engine import Engine, Stats, Write
 from nopokedb.errors import (
     ClosedError,
     InvalidInputError,
     NoPokeError,
-    RecordNotFoundError,
 )
-from nopokedb.filters import Scalar
 from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records
+from nopokedb.keeping import Keeping
 from nopokedb.opening import open_engine, resolve_folder
-from nopokedb.question import MAX_EF, Asker, Fusion, check_fields, indexable, options_of, order_of
+from nopokedb.question import MAX_EF, Asker, check_fields, indexable
+from nopokedb.reading import MISSING, Reading, one_id
 from nopokedb.records import (
     MAX_DIM,
     Durability,
     Id,
     IndexKind,
-    Part,
-    Record,
     Space,
     check_choice,
-    check_id,
-    check_include,
     check_int,
-    check_sequence_of_ids,
     encode_metadata,
-    shown,
 )
-from nopokedb.where import Where, parse_filter, parse_path
+from nopokedb.where import Where
 
 _MAX_M, _MAX_EF_CONSTRUCTION = 256, 10_000
-MISSING: Final = object()
 
 
-class NoPokeDB:
+class NoPokeDB(Reading, Keeping):
     """A collection of records (id, vector, metadata, text) in one folder, searched by vector.
 
     Every write is durable when it returns, every read sees all writes that returned before it. One process
@@ -125,7 +118,7 @@ class NoPokeDB:
                 f"expected dim={embedder.dim}, the dimension of the model {embedder.name!r}, got dim={dim}"
             )
         settings = {"space": space, "M": M, "ef_construction": ef_construction, "index": index}
-        self._engine = open_engine(
+        self._engine: Engine = open_engine(
             Path(self.path),
             dim,
             embedder,
@@ -205,7 +198,7 @@ class NoPokeDB:
         was given by hand. With `merge` the metadata are a merge patch (RFC 7396: None removes a key). `vid` is
         another name of `id`.
         """
-        key = _one_id(id, vid)
+        key = one_id(id, vid)
         self._write_one(self._intake.upsert(key, vector, metadata, text, merge))
 
     def upsert_many(
@@ -251,7 +244,7 @@ class NoPokeDB:
 
     def delete(self, id: Any = MISSING, *, vid: Any = MISSING) -> bool:
         """Delete the record; durable when this returns. False if there is none. `vid` is another name of `id`."""
-        return bool(self._count_one(Write("delete", [_one_id(id, vid)], 1)))
+        return bool(self._count_one(Write("delete", [one_id(id, vid)], 1)))
 
     def delete_many(self, ids: Iterable[Id] | None = None, *, where: Where = None) -> int:
         """Delete these records, or all that pass the filter, in one atomic batch; absent ids are skipped. Returns how
@@ -274,140 +267,6 @@ class NoPokeDB:
             batch._cancel()
             raise
         batch._finish()
-
-    # --- reading ---------------------------------------------------------------------------------------------
-
-    def get(self, id: Any = MISSING, *, vid: Any = MISSING) -> dict[str, Any] | None:
-        """The record's metadata, None if there is no such record. `vid` is another name of `id`."""
-        record = self._engine.get([_one_id(id, vid)], ("metadata",))[0]
-        return None if record is None else record.metadata
-
-    def get_many(self, ids: Iterable[Id], *, include: Sequence[Part] = ("metadata",)) -> list[Record | None]:
-        """The records of these ids in order, None where there is none. `include`: metadata, vector, text."""
-        check_sequence_of_ids(ids)
-        return self._engine.get([check_id(id_) for id_ in ids], check_include(include))
-
-    def __getitem__(self, id: Id) -> Record:
-        """The whole record; `RecordNotFoundError` (a KeyError) if there is none."""
-        record = self._engine.get([check_id(id)], ("metadata", "vector", "text"))[0]
-        if record is None:
-            raise RecordNotFoundError(f"expected a record with id {id!r}, found none")
-        return record
-
-    def __contains__(self, id: object) -> bool:
-        return self._engine.exists(check_id(id))
-
-    def __len__(self) -> int:
-        return self.count()
-
-    def count(self, where: Where = None) -> int:
-        """How many records there are, or pass the filter."""
-        return self._engine.count(parse_filter(where))
-
-    def scan(
-        self,
-        where: Where = None,
-        *,
-        order_by: str | None = None,
-        after: Id | str | None = None,
-        limit: int | None = None,
-        include: Sequence[Part] = ("metadata",),
-    ) -> Iterator[Record]:
-        """The records that pass the filter, as of the moment of this call, in id order (ints, then strs by their UTF-8
-        bytes) or in the order of a field.
-
-        Args:
-            where: a filter (docs/filters.md); None: all.
-            order_by: a field; `-` in front for descending. Numbers come before strs before booleans; records without
-                it last, and ties in id order, either way. Of a list the first value counts.
-            after: continue behind this id, which need not exist; with `order_by` behind a record's `cursor`.
-            limit: return at most this many.
-            include: metadata, vector, text.
-        """
-        order = None if order_by is None else order_of(order_by)
-        if order is not None and after is not None and not isinstance(after, str):
-            raise InvalidInputError(f"expected after to be a record's cursor beside order_by, got {shown(after)}")
-        if after is not None and order is None:
-            after = check_id(after)
-        if limit is not None:
-            check_int("limit", limit, 0, 2**62)
-        return self._engine.scan(parse_filter(where), order, after, limit, check_include(include))
-
-    def facet(self, field: str, where: Where = None, *, limit: int = 100) -> list[tuple[Scalar, int]]:
-        """How many records have each value of the field, most frequent first, then by value; `limit` values at most.
-
-        Of a list every value counts once. Null, missing, and objects are not counted.
-        """
-        path = parse_path(field)
-        return self._engine.facet(path, parse_filter(where), check_int("limit", limit, 1, 10_000_000))
-
-    def query(
-        self,
-        vector: Any = None,
-        k: int = 5,
-        ef: int | None = None,
-        *,
-        text: str | None = None,
-        where: Where = None,
-        max_distance: float | None = None,
-        like: Sequence[Id] | None = None,
-        unlike: Sequence[Id] | None = None,
-        fusion: Fusion = "rrf",
-        alpha: float = 0.5,
-        diversity: float | None = None,
-        group_by: str | None = None,
-        group_size: int = 1,
-        highlight: bool = False,
-        include: Sequence[Part] = ("metadata",),
-    ) -> Any:
-        """The k best records by vector, by text, or by both; fewer only if fewer pass the filter.
-
-        Args:
-            vector: shape (dim,); a str is turned into one by the collection's `embed`.
-            k: 1 to 100,000; with `group_by` the number of groups.
-            ef: candidates before exact reranking, honoured exactly, at least k. None: the handle's, else as many as
-                measured to reach a recall of 0.99.
-            text: words, "phrases", +must, -must_not, prefix*; ranked by BM25 (extra "text").
-            where: a filter (docs/filters.md), applied inside the search.
-            max_distance: leave out records farther than this from the vector.
-            like, unlike: ids of records; the question is the mean of the vectors of `like`, moved away from the mean
-                of `unlike`. These records are no answers.
-            fusion, alpha: how vector and text are combined: "rrf" by ranks, "weighted" by scores, where alpha is the
-                weight of the vector (docs/search.md).
-            diversity: 0 to 1; hits are chosen one by one for being near and unlike those before (maximal marginal
-                relevance), and come in the order in which they were chosen.
-            group_by, group_size: the best `group_size` hits of each of the k best values of a field.
-            highlight: hits carry the passage of the text that matches, as HTML with <b>.
-            include: metadata, vector, text.
-
-        Returns: hits ordered by score, larger is better (cosine similarity, dot product, minus squared distance, BM25,
-        or the fused score); ties by id. Distances are exact, in float64; None if only text was asked for. With
-        `group_by` a list of `Group`.
-        """
-        options = options_of(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self._engine.query(self._asker.one(vector, k, ef, self.ef, include, where, max_distance, **options))[0]
-
-    def query_many(
-        self,
-        vectors: Any,
-        k: int = 5,
-        ef: int | None = None,
-        *,
-        text: str | Sequence[str] | None = None,
-        where: Where = None,
-        max_distance: float | None = None,
-        fusion: Fusion = "rrf",
-        alpha: float = 0.5,
-        diversity: float | None = None,
-        group_by: str | None = None,
-        group_size: int = 1,
-        highlight: bool = False,
-        include: Sequence[Part] = ("metadata",),
-    ) -> list[Any]:
-        """`query` for vectors of shape (n, dim), or n strs where there is `embed`, against one state of the collection,
-        on all cores. `text` is one for all, or one for each."""
-        options = options_of(text, None, None, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self._engine.query(self._asker.many(vectors, k, ef, self.ef, include, where, max_distance, **options))
 
     # --- keeping ---------------------------------------------------------------------------------------------
 
@@ -477,9 +336,3 @@ class NoPokeDB:
                 error.committed = committed
                 raise
         return committed
-
-
-def _one_id(id: Any, vid: Any) -> Id:
-    if (id is MISSING) == (vid is MISSING):
-        raise InvalidInputError("expected exactly one of id and vid")
-    return check_id(vid if id is MISSING else id)

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-from nopokedb.filters import Filter, Path, Scalar
+from nopokedb.backups import Backup
+from nopokedb.filters import Filter, Scalar
+from nopokedb.filters import Path as FieldPath
+from nopokedb.problems import Problem
 from nopokedb.records import Group, Hit, Id, Part, Record, Vectors
 from nopokedb.text_query import TextQuery
 
@@ -56,7 +61,7 @@ class Query:
     alpha: float | None = None
     """Weight of the vector side, None: fusion by reciprocal ranks."""
     diversity: float | None = None
-    group_by: Path | None = None
+    group_by: FieldPath | None = None
     group_size: int = 0
     """0: hits are not grouped."""
     highlight: bool = False
@@ -71,7 +76,7 @@ class Query:
 class Order:
     """The order of a scan by a field; records without it come last, ties are in id order."""
 
-    path: Path
+    path: FieldPath
     descending: bool = False
 
 
@@ -126,25 +131,34 @@ class Stats:
     read_only: bool
     notes: tuple[str, ...]
     """What opening repaired or dropped, and indexes that were refused, in words."""
+    snapshots: tuple[str, ...] = ()
+    """Names of the snapshots that are kept."""
+    scrub_progress: float = 0.0
+    """Share of the vectors that the running pass of the background scrub has compared with their checksums; 1.0
+    between two passes. Read-only handles do not scrub."""
+    scrub_passes: int = 0
+    """Passes over all vectors since this handle was opened."""
+    damaged_count: int = 0
+    """Damaged vectors that the scrub knows of; queries raise `CorruptionError` while a record uses one."""
 
 
-class Engine(Protocol):
-    """The operations behind `NoPokeDB`."""
+@dataclass(frozen=True, slots=True)
+class NamedSnapshot:
+    """A moment of a collection that was given a name."""
+
+    name: str
+    lsn: int
+    count: int
+    """Records it has."""
+    created_at: datetime
+    """In UTC."""
+
+
+class Moment(Protocol):
+    """Reads of one state: the current one of an engine, or that of a named snapshot."""
 
     dim: int
     space: str
-    embed_name: str
-    """The model that the collection was created with, "" for none."""
-    embed_fingerprint: tuple[float, ...]
-
-    def write(self, writes: Sequence[Write]) -> list[list[Id] | int]:
-        """Write one atomic batch; per part the ids ("add", "upsert") or the number of records ("update", "delete").
-        Durable and visible to every later read when this returns."""
-        ...
-
-    def reserve_ids(self, count: int, above: int) -> list[int]:
-        """Automatic ids, larger than `above`, that no other call of this handle gets."""
-        ...
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]: ...
     def exists(self, id_: Id) -> bool: ...
@@ -162,15 +176,40 @@ class Engine(Protocol):
         from behind a cursor."""
         ...
 
-    def facet(self, path: Path, where: Filter | None, limit: int) -> list[tuple[Scalar, int]]: ...
+    def facet(self, path: FieldPath, where: Filter | None, limit: int) -> list[tuple[Scalar, int]]: ...
 
     def query(self, query: Query) -> list[Answer]:
         """The answer to each question."""
         ...
 
+
+class Engine(Moment, Protocol):
+    """The operations behind `NoPokeDB`."""
+
+    embed_name: str
+    """The model that the collection was created with, "" for none."""
+    embed_fingerprint: tuple[float, ...]
+
+    def write(self, writes: Sequence[Write]) -> list[list[Id] | int]:
+        """Write one atomic batch; per part the ids ("add", "upsert") or the number of records ("update", "delete").
+        Durable and visible to every later read when this returns."""
+        ...
+
+    def reserve_ids(self, count: int, above: int) -> list[int]:
+        """Automatic ids, larger than `above`, that no other call of this handle gets."""
+        ...
+
     def create_index(self, path: tuple[str, ...]) -> None: ...
     def drop_index(self, path: tuple[str, ...]) -> bool: ...
     def save(self) -> None: ...
+    def undo(self) -> int: ...
+    def check(self, deep: bool) -> list[Problem]: ...
+    def backup(self, target: Path, since: int | Path | None) -> Backup: ...
+    def snapshot_create(self, name: str) -> NamedSnapshot: ...
+    def snapshots(self) -> list[NamedSnapshot]: ...
+    def at(self, name: str) -> tuple[Moment, NamedSnapshot]: ...
+    def rollback(self, name: str) -> int: ...
+    def drop_snapshot(self, name: str) -> None: ...
     def refresh(self) -> None: ...
     def stats(self) -> Stats: ...
     def close(self) -> None: ...

@@ -16,11 +16,14 @@ NoPokeError
 ├── CollectionNotFoundError (FileNotFoundError)
 ├── DatabaseLockedError (BlockingIOError)   another writer holds the folder; names its pid
 ├── ReadOnlyError (PermissionError)     a read-only handle was asked to write
+├── NothingToUndoError (LookupError)    the last batch is not in the log any more, or there is none
+├── SnapshotNotFoundError (LookupError) no named snapshot has this name
 ├── ClosedError (RuntimeError)          the handle is closed
 ├── ForkedHandleError (RuntimeError)    the handle was opened before a fork and is used in the child
 ├── NeedsRecoveryError (RuntimeError)   a read-only open found a folder that a writer must recover first
 ├── NeedsReopenError (OSError)          a write failed earlier: the handle reads, but does not write
 │   └── OutcomeUnknownError             the batch of this call is whole or absent after reopening
+├── ArchiveError (ValueError)           a backup or a folder to import is damaged, foreign or does not fit
 └── CorruptionError (OSError)           stored bytes are damaged; names the file and the offset
 """
 
@@ -103,6 +106,14 @@ class ReadOnlyError(NoPokeError, PermissionError):
     """The handle was opened with `read_only=True`."""
 
 
+class NothingToUndoError(NoPokeError, LookupError):
+    """There is no last batch to undo: nothing was written, or a checkpoint has dropped its frame from the log."""
+
+
+class SnapshotNotFoundError(NoPokeError, LookupError):
+    """No named snapshot has this name; the message lists those there are."""
+
+
 class ClosedError(NoPokeError, RuntimeError):
     """The handle is closed."""
 
@@ -121,6 +132,16 @@ class NeedsReopenError(NoPokeError, OSError):
 
 class OutcomeUnknownError(NeedsReopenError):
     """The failure came while this batch was being made durable: reopening finds it whole or absent."""
+
+
+class ArchiveError(NoPokeError, ValueError):
+    """A backup file, or a folder of the original package, is damaged, is something else, or does not fit. Nothing was
+    written."""
+
+    def __init__(self, message: str, *, file: str = "", offset: int | None = None) -> None:
+        super().__init__(message)
+        self.file = file
+        self.offset = offset
 
 
 class CorruptionError(NoPokeError, OSError):

@@ -7,7 +7,6 @@ The only module that knows all the parts. Writing handles own a `WritePath` and 
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import logging
 import os
 import threading
@@ -20,24 +19,33 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nopokedb.embedded import recovery
+from nopokedb.backups import Backup
+from nopokedb.embedded import named, recovery
 from nopokedb.embedded.allowed import FilterCache
+from nopokedb.embedded.backup import Source, write_backup
+from nopokedb.embedded.check import check_reading, check_writing
+from nopokedb.embedded.compensation import frame_of, rollback_frame, undo_last
 from nopokedb.embedded.field_indexes import FieldIndexes
 from nopokedb.embedded.follower import Follower
-from nopokedb.embedded.ranking import Ranking
+from nopokedb.embedded.moments import MomentReads
 from nopokedb.embedded.read_path import ReadPath, RecordCache
-from nopokedb.embedded.scanning import facet, scan, selected_ids
+from nopokedb.embedded.resolve import Position
+from nopokedb.embedded.scanning import selected_ids
 from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.statistics import stats_of
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
+from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.store import Store
+from nopokedb.embedded.text_keeping import TextKeeping
 from nopokedb.embedded.text_view import TextView
 from nopokedb.embedded.upkeep import Upkeep, load_segments
-from nopokedb.embedded.write_path import WritePath
-from nopokedb.engine import Answer, Order, Query, SegmentStats, Stats, Write
+from nopokedb.embedded.write_path import Drafted, WritePath
+from nopokedb.engine import Answer, Moment, NamedSnapshot, Order, Query, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
 from nopokedb.filters import Filter, Scalar, path_text
 from nopokedb.filters import Path as FieldPath
+from nopokedb.problems import Problem
 from nopokedb.records import Id, Part, Record
 
 _log = logging.getLogger("nopokedb")
@@ -88,9 +96,12 @@ class EmbeddedEngine:
         limit = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         self._cache = RecordCache(limit)
         self._filters = FilterCache(limit, self._filter_searched)
-        self._texts: TextView | None = None
-        self._texts_of: Store | None = None
-        self._texts_lock = threading.Lock()
+        self._texts = TextKeeping(
+            None if read_only else folder, manifest.settings.text_language, lambda: self._manifest().identity
+        )
+        self._now = MomentReads(
+            self.dim, self.space, self._read, self.snapshot, lambda: self._texts.view(self._store())
+        )
         self._attach(self._store())
         self._warm()
         _engines.add(self)
@@ -118,7 +129,7 @@ class EmbeddedEngine:
                 assert settings is not None
                 manifest = recovery.create(folder, settings, indexed_fields)
             _check_settings(folder, manifest.settings, settings)
-            durable = durability == "full"
+            self._durable = durable = durability == "full"
             found = recovery.open_for_writing(folder, manifest, durable=durable)
             opened.callback(found.store.close)
             opened.callback(found.log.close)
@@ -207,34 +218,18 @@ class EmbeddedEngine:
 
     def query(self, query: Query) -> list[Answer]:
         """See `nopokedb.engine.Engine.query`."""
-        if query.plain:
-            found: list[Answer] = [*self._read(lambda reads: reads.query(self.snapshot(), query))]
-            return found
-        return self._read(lambda reads: Ranking(reads, self.snapshot, self._text_view, query).answers())
-
-    def _text_view(self) -> TextView:
-        """The text index, made at the first use. A writing handle keeps it in the folder, a reader in memory."""
-        with self._texts_lock:
-            store = self._store()
-            if self._texts is None or self._texts_of is not store:
-                if self._texts is not None:
-                    self._texts.close()
-                folder = None if self.read_only else self.folder
-                identity = self._manifest().identity
-                self._texts = TextView(folder, self.settings.text_language, store.reader, identity)
-                self._texts_of = store
-            return self._texts
+        if self._follower is None:
+            self._upkeep.scrub.raise_if_damaged(self.snapshot())
+        return self._now.query(query)
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
-        return self._read(lambda reads: reads.get(self.snapshot(), ids, include))
+        return self._now.get(ids, include)
 
     def exists(self, id_: Id) -> bool:
-        return self._read(lambda reads: reads.find(self.snapshot(), [id_])[0] is not None)
+        return self._now.exists(id_)
 
     def count(self, where: Filter | None) -> int:
-        if where is None:
-            return self.snapshot().live.count
-        return self._read(lambda reads: reads.passing(self.snapshot(), where).total)
+        return self._now.count(where)
 
     def scan(
         self,
@@ -244,19 +239,15 @@ class EmbeddedEngine:
         limit: int | None,
         include: Sequence[Part],
     ) -> Iterator[Record]:
-        return scan(self._read_open, self.snapshot(), where, order_by, after, limit, include)
+        return self._now.scan(where, order_by, after, limit, include)
 
     def facet(self, path: FieldPath, where: Filter | None, limit: int) -> list[tuple[Scalar, int]]:
-        return self._read(lambda reads: facet(reads, self.snapshot(), path, where, limit))
-
-    def _read_open(self, read: Callable[[ReadPath], T]) -> T:
-        """A read that is part of a longer one: the handle may have been closed since that began."""
-        if self._unusable is not None:
-            self._raise_unusable()
-        return self._read(read)
+        return self._now.facet(path, where, limit)
 
     def _read(self, read: Callable[[ReadPath], T]) -> T:
-        """Run a read on the current stores."""
+        """Run a read on the current stores. It may be part of a longer one that began before the handle was closed."""
+        if self._unusable is not None:
+            self._raise_unusable()
         if self._follower is None:
             return read(self._reads)
         return self._follower.guarded(lambda: read(self._current()))
@@ -287,6 +278,86 @@ class EmbeddedEngine:
         self._writes.check_usable()
         self._upkeep.checkpoint()
 
+    def undo(self) -> int:
+        self._check_writable()
+        with self._upkeep.steady():
+            return undo_last(self._writes, self._writer_store)
+
+    def exchange_versions(self, retire: Sequence[int], versions: Sequence[tuple[Stored, str | None]]) -> None:
+        """One batch that retires labels and writes these versions on the rows that they name; for repair."""
+        self._check_writable()
+        generation = self._writer_store.generation
+        self._writes.write_drafted(lambda *now: (frame_of(retire, versions, *now, generation=generation), []))
+
+    def backup(self, target: Path, since: int | Path | None) -> Backup:
+        snapshot = self.snapshot()
+        return write_backup(Source(self.folder, self._manifest(), snapshot, self._read), target, since)
+
+    def snapshot_create(self, name: str) -> NamedSnapshot:
+        self._check_writable()
+        self._writes.check_usable()
+        if not self._durable:
+            self._upkeep.checkpoint()  # what the name stands for must not be less durable than the name
+        with self._upkeep.steady() as manifest:
+            return named.create(self.folder, name, manifest, self.snapshot())
+
+    def snapshots(self) -> list[NamedSnapshot]:
+        self.snapshot()
+        manifest = self._manifest()
+        return [named.load(self.folder, name, manifest).named for name in named.names(self.folder)]
+
+    def at(self, name: str) -> tuple[Moment, NamedSnapshot]:
+        now = self.snapshot()
+        stored = named.load(self.folder, name, self._manifest())
+        state = named.as_snapshot(stored, now, named.path_of(self.folder, name))
+        texts: list[TextView] = []  # one index for all text queries of this moment, built at the first
+
+        def view() -> TextView:
+            if not texts:
+                texts.append(self._texts.of_moment(self._store()))
+            return texts[0]
+
+        return MomentReads(self.dim, self.space, self._read, lambda: state, view), stored.named
+
+    def rollback(self, name: str) -> int:
+        self._check_writable()
+        changed = 0
+        stored = named.load(self.folder, name, self._manifest())
+
+        def draft(position: Position, snapshot: Snapshot) -> Drafted | None:
+            nonlocal changed
+            store = self._writer_store
+            drafted, changed = rollback_frame(
+                stored.live, store.reader, position, snapshot, generation=store.generation
+            )
+            return drafted
+
+        self._writes.write_drafted(draft)
+        return changed
+
+    def drop_snapshot(self, name: str) -> None:
+        self._check_writable()
+        named.drop(self.folder, name)
+
+    def raise_auto_ids(self, next_auto_id: int) -> None:
+        """No automatic id below this from now on, durably; for restoring."""
+        self._check_writable()
+        generation = self._writer_store.generation
+
+        def draft(position: Position, snapshot: Snapshot) -> Drafted:
+            ahead = replace(position, next_auto_id=max(position.next_auto_id, next_auto_id))
+            return frame_of([], [], ahead, snapshot, generation=generation), []
+
+        self._writes.write_drafted(draft)
+
+    def check(self, deep: bool) -> list[Problem]:
+        if self._unusable is not None:
+            self._raise_unusable()
+        if self._follower is not None:
+            return check_reading(self.folder, deep=deep)
+        with self._upkeep.steady() as manifest:
+            return check_writing(self.folder, manifest, self._writes, deep=deep)
+
     def refresh(self) -> None:
         if self._unusable is not None:
             self._raise_unusable()
@@ -295,45 +366,14 @@ class EmbeddedEngine:
             self._current()
 
     def stats(self) -> Stats:
-        snapshot = self.snapshot()
-        manifest = self._manifest()
-        sizes = _file_sizes(self.folder)
-        log_bytes = sum(size for path, size in sizes.items() if path.parent.name == "oplog")
-        derived = (self.folder / "index", self.folder / "text")
-        index_bytes = sum(size for path, size in sizes.items() if not {*derived}.isdisjoint(path.parents))
-        texts = self._texts.notes if self._texts is not None else ()
-        notes = (*self._notes, *texts, *(self._follower.notes if self._follower is not None else self._upkeep.notes))
-        return Stats(
-            path=str(self.folder),
-            dim=self.dim,
-            space=self.space,
-            index=self.settings.index,
-            count=snapshot.live.count,
-            label_count=snapshot.label_count,
-            row_count=snapshot.row_count,
-            tail_count=snapshot.row_count - snapshot.tail_start,
-            segments=tuple(
-                SegmentStats(
-                    segment.kind,
-                    segment.row_count,
-                    snapshot.live_count(segment.start, segment.stop),
-                    segment.size_bytes + (segment.scan.size_bytes if segment.scan is not None else 0),
-                    segment.ef_at_10,
-                    segment.recall,
-                )
-                for segment in snapshot.segments
-            ),
-            sealing=self._follower is None and self._upkeep.sealing,
-            lsn=snapshot.lsn,
-            checkpoint_lsn=manifest.checkpoint_lsn,
-            log_bytes=log_bytes,
-            disk_bytes=sum(sizes.values()),
-            index_bytes=index_bytes,
-            cache_bytes=self._cache.size_bytes + self._filters.size_bytes,
-            indexed_fields=tuple(path_text(field.path) for field in self._read(lambda reads: reads.reader.fields())),
-            read_only=self.read_only,
-            notes=tuple(notes),
-        )
+        notes = [*self._notes, *self._texts.notes]
+        caches = self._cache.size_bytes + self._filters.size_bytes
+        fields = self._read(lambda reads: reads.reader.fields())
+        if self._follower is not None:
+            notes += self._follower.notes
+            return stats_of(self.folder, self._manifest(), self.snapshot(), notes, fields, caches, None)
+        notes += self._upkeep.notes
+        return stats_of(self.folder, self._manifest(), self.snapshot(), notes, fields, caches, self._upkeep)
 
     def _manifest(self) -> Manifest:
         return self._follower.manifest if self._follower is not None else self._upkeep.manifest
@@ -346,7 +386,7 @@ class EmbeddedEngine:
             self._unusable = ClosedError
             _engines.discard(self)
             if self._follower is not None:
-                self._close_texts(None)
+                self._texts.close(None)
                 self._follower.close()
                 return
             self._upkeep.stop()
@@ -355,34 +395,14 @@ class EmbeddedEngine:
                 closing.callback(self._release_lock)
                 closing.callback(self._writer_store.close)
                 closing.callback(self._writes.log.close)
-                closing.callback(lambda: self._close_texts(self._upkeep.manifest.checkpoint_lsn))
+                closing.callback(lambda: self._texts.close(self._upkeep.manifest.checkpoint_lsn))
                 self._writes.shut()
                 self._upkeep.finish()
 
     def _keep_texts(self) -> None:
-        """For the background thread: bring the text index up to date in a pause, and keep it for the next open. One
-        that nobody has asked for in this folder is not made."""
-        used = self._texts is not None or (self.folder / "text").is_dir()
-        if not used or not self._upkeep.resting or importlib.util.find_spec("tantivy") is None:
-            return
-        try:
-            view = self._text_view()
-            view.catch_up(self.snapshot())
-            view.save(self._upkeep.manifest.checkpoint_lsn)
-        except OSError as error:  # it is derived: the next query makes it anew, or is told the same
-            _log.warning("%s: the text index could not be brought up to date: %s", self.folder, error)
-
-    def _close_texts(self, durable_lsn: int | None) -> None:
-        with self._texts_lock:
-            if self._texts is None:
-                return
-            try:
-                if durable_lsn is not None:
-                    self._texts.save(durable_lsn)
-            except OSError as error:  # it is derived: the next open makes it anew
-                _log.warning("%s: the text index could not be kept: %s", self.folder, error)
-            finally:
-                self._texts.close()
+        """For the background thread, in a pause."""
+        if self._upkeep.resting:
+            self._texts.keep(self._writer_store, self.snapshot(), self._upkeep.manifest.checkpoint_lsn)
 
     def _release_lock(self) -> None:
         assert self._lock is not None
@@ -398,19 +418,6 @@ class EmbeddedEngine:
             if self._lock is not None:
                 self._lock.leave_to_parent()
             _kept_after_fork.append(self)
-
-
-def _file_sizes(folder: Path) -> dict[Path, int]:
-    """Sizes of all files below; one that goes away meanwhile is left out."""
-    sizes = {}
-    for place, _, names in os.walk(folder):
-        for name in names:
-            path = Path(place, name)
-            try:
-                sizes[path] = path.stat().st_size
-            except FileNotFoundError:
-                continue
-    return sizes
 
 
 def _check_settings(folder: Path, stored: Settings, given: Settings | None) -> None:

@@ -186,6 +186,10 @@ class ReadPath:
                 )
         return vectors
 
+    def vectors_of(self, snapshot: Snapshot, rows: Rows) -> Floats:
+        """The vectors of these rows, verified; for backups."""
+        return self.verified_vectors(snapshot, rows)
+
     # --- records -------------------------------------------------------------------------------------------
 
     def find(self, snapshot: Snapshot, ids: Sequence[Id]) -> list[int | None]:

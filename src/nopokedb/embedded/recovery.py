@@ -71,8 +71,8 @@ def check_folder(folder: Path) -> Manifest | None:
     names = {path.name for path in folder.iterdir()}
     if names & set(_LEGACY_NAMES) or (folder / "metadata.db").exists():
         raise LegacyFolderError(
-            f"{folder} was written by the original nopokedb (0.5.1 or older) and is left untouched; choose another "
-            "path for the new collection (a command `nopokedb import-legacy` for such folders is planned)"
+            f"{folder} was written by the original nopokedb (0.5.1 or older) and is left untouched; make a new "
+            f"collection of it with `nopokedb import-legacy {folder} NEW_FOLDER`"
         )
     # A creation writes the manifest before the first log file, so a log without a manifest is a damaged collection.
     if (folder / "oplog").is_dir() and log_numbers(folder / "oplog"):
@@ -148,7 +148,8 @@ def open_for_writing(folder: Path, manifest: Manifest, *, durable: bool) -> Open
     oplog = folder / "oplog"
     for name in ("oplog", "index"):
         (folder / name).mkdir(exist_ok=True)
-    _remove_leftovers(folder, manifest)
+    for path in leftovers(folder, manifest):
+        path.unlink()
     remove_unfinished(oplog)
     numbers = log_numbers(oplog)
     if not numbers and manifest.checkpoint_lsn:
@@ -274,11 +275,12 @@ def _store_files(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
+def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
     """Files that a crash left behind: unfinished ones, live sets and indexes that the manifest does not name."""
     wanted = {manifest.live_file, *(segment.name for segment in manifest.segments)}
+    found = []
     for place, pattern in ((folder, _LIVE_FILE), (folder / "index", _SEGMENT_FILE)):
-        for path in place.iterdir():
-            if pattern.fullmatch(path.name) and path.name not in wanted:
-                path.unlink()
-    (folder / (manifests.NAME + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+        if place.is_dir():
+            found += [path for path in place.iterdir() if pattern.fullmatch(path.name) and path.name not in wanted]
+    unfinished = folder / (manifests.NAME + TEMPORARY_SUFFIX)
+    return [*found, unfinished] if unfinished.exists() else found

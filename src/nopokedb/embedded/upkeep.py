@@ -11,7 +11,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ import faiss
 import google_crc32c
 import numpy as np
 
+from nopokedb.embedded import scrub
 from nopokedb.embedded.recovery import save_state
+from nopokedb.embedded.scrub import Scrub
 from nopokedb.embedded.search import scan
 from nopokedb.embedded.search.calibration import SAMPLE, Truth, calibrate, truth_of_held_out, truth_of_rows
 from nopokedb.embedded.search.options import BuildOptions, Stopped
@@ -88,6 +91,7 @@ class Upkeep:
         self._refused: dict[tuple[str, int], int] = {}
         self._busy = False
         self._chores: list[Callable[[], None]] = []
+        self.scrub = Scrub(str(store.vectors.path))
         self._thread = threading.Thread(target=self._run, name="nopokedb-upkeep", daemon=True)
 
     def start(self) -> None:
@@ -153,7 +157,8 @@ class Upkeep:
                     self._sleeping = True  # before looking, so that a publish after the look wakes us
                     patience = self._patience()
                     self._sleeping = patience is None
-                    self._wake.wait(patience)
+                    # Sleeping or not, a further pass of the scrub comes due some day.
+                    self._wake.wait(scrub.PASS_PAUSE_S if patience is None else patience)
                 self._urgent = False
                 if self._stopping:
                     return
@@ -174,6 +179,8 @@ class Upkeep:
             return None
         if self._next_range(snapshot) is not None or self._graph_due(snapshot) is not None:
             return PAUSE_S / 2
+        if self.scrub.due(snapshot):
+            return scrub.SLICE_PAUSE_S
         return 1.0 if snapshot.lsn > self.manifest.checkpoint_lsn else None
 
     def _idle(self, seconds: float) -> bool:
@@ -201,6 +208,11 @@ class Upkeep:
             self._seal("graph", graph.start, graph.stop, [_Recipe("hnsw")])
         elif snapshot.lsn > self.manifest.checkpoint_lsn and self._idle(_IDLE_CHECKPOINT_S):
             self.checkpoint()
+        elif self.scrub.due(snapshot) and self._idle(scrub.IDLE_S):
+            known = self.scrub.damaged
+            self.scrub.step(snapshot)
+            for row in sorted(self.scrub.damaged - known):
+                _log.error("%s: the vector in row %d is damaged; run `nopokedb check --repair`", self._folder, row)
 
     # --- checkpoint ----------------------------------------------------------------------------------------
 
@@ -218,6 +230,13 @@ class Upkeep:
                 self._writes.fail(error)
                 raise
             drop_logs(self._folder / "oplog", number)
+
+    @contextmanager
+    def steady(self) -> Iterator[Manifest]:
+        """Hold checkpoints and changes of the manifest: the log, the live set and the index files stay as they are.
+        Writing goes on meanwhile."""
+        with self._manifest_lock:
+            yield self.manifest
 
     def finish(self) -> None:
         """The last checkpoint of a clean close, after the last write and after a running checkpoint."""

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from nopokedb.engine import Write
 from nopokedb.errors import ClosedError, DuplicateIdError, NeedsReopenError, OutcomeUnknownError
 from nopokedb.filters import Filter
 from nopokedb.records import Id
+
+Drafted: TypeAlias = tuple[Frame, list[Id]]
+"""A frame without its lsn, and the ids that it leaves deleted."""
 
 
 class WritePath:
@@ -104,20 +108,39 @@ class WritePath:
 
     def _write_where(self, write: Write) -> list[list[Id] | int]:
         """Write what a filter selects: every batch before is applied first, and none comes between."""
-        assert write.where is not None
+        where = write.where
+        assert where is not None
+        results: list[list[Id] | int] = []
+
+        def draft(_: Position, snapshot: Snapshot) -> Drafted | None:
+            nonlocal results
+            ids = self._select(where, snapshot)
+            frame, results, deleted = self._resolve([replace(write, ids=ids, count=len(ids), where=None)])
+            return None if frame is None else (frame, deleted)
+
+        self.write_drafted(draft)
+        return results
+
+    def write_drafted(self, draft: Callable[[Position, Snapshot], Drafted | None]) -> bool:
+        """Write the frame that `draft` makes, durable and visible when this returns; False if it makes none.
+
+        `draft` runs while every other writer waits and nothing is pending, so it may rest on the snapshot alone. What
+        it raises changes nothing. For the rare batches that speak of labels instead of ids: undo, rollback, repair.
+        """
+        self.check_usable()
         try:
             self._take_turn(None)
             with self._mutex:
                 self.check_usable()
                 self._serve_pending()
-                ids = self._select(write.where, self.snapshot)
-                frame, results, deleted = self._resolve([replace(write, ids=ids, count=len(ids), where=None)])
-                if frame is not None:
-                    self._append(frame, deleted)
-                    self._serve_pending()
+                drafted = draft(self._position, self.snapshot)
+                if drafted is None:
+                    return False
+                self._append(*drafted)
+                self._serve_pending()
         finally:
             self._step_down()
-        return results
+        return True
 
     def reserve_ids(self, count: int, above: int) -> list[int]:
         """Take automatic ids larger than `above` out of the counter; nobody else gets them from this handle."""

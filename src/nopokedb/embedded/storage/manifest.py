@@ -84,6 +84,12 @@ def read_manifest(folder: Path) -> Manifest | None:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return parse_manifest(folder, data)
+
+
+def parse_manifest(folder: Path, data: bytes) -> Manifest:
+    """The manifest of these bytes. Raises as `read_manifest` does."""
+    path = folder / NAME
     try:
         outer = orjson.loads(data)
         fields: dict[str, Any] = outer["manifest"]

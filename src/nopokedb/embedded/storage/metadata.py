@@ -93,7 +93,8 @@ def record_crc(label: int, row: int, id_: Id, metadata: bytes, has_text: bool) -
     return google_crc32c.value(head + key + metadata)  # type: ignore[no-any-return]
 
 
-def _text_crc(label: int, text: str) -> int:
+def text_crc(label: int, text: str) -> int:
+    """CRC-32C of a text and its label."""
     return google_crc32c.value(_I64.pack(label) + text.encode())  # type: ignore[no-any-return]
 
 
@@ -165,7 +166,7 @@ class MetadataReader:
                 marks = ",".join("?" * len(chunk))
                 query = f"SELECT label, text, crc FROM texts WHERE label IN ({marks})"  # noqa: S608  # marks only
                 for label, text, crc in connection.execute(query, chunk):
-                    if not isinstance(text, str) or crc != _text_crc(label, text):
+                    if not isinstance(text, str) or crc != text_crc(label, text):
                         raise CorruptionError(f"the text of label {label} is damaged", file=str(self.path))
                     found[label] = text
         if len(found) < len(labels):
@@ -182,7 +183,7 @@ class MetadataReader:
                 query = "SELECT label, text, crc FROM texts WHERE label>=? AND label<? ORDER BY label LIMIT ?"
                 cursor = connection.execute(query, (start, stop, _PAGE))
                 for label, text, crc in cursor:
-                    if not isinstance(text, str) or crc != _text_crc(label, text):
+                    if not isinstance(text, str) or crc != text_crc(label, text):
                         raise CorruptionError(f"the text of label {label} is damaged", file=str(self.path))
                     page.append((label, text))
                     size += len(text)
@@ -342,7 +343,7 @@ class MetadataWriter:
                 ]
                 connection.executemany("INSERT INTO records VALUES(?, ?, ?, jsonb(?), ?, ?)", records)
                 texts = [
-                    (label, text, _text_crc(label, text))
+                    (label, text, text_crc(label, text))
                     for label, text in zip(labels, frame.texts, strict=True)
                     if text is not None
                 ]

@@ -126,6 +126,7 @@ class OplogWriter:
             os.close(descriptor)
             raise
         self.number, self.path, self.size = number, path, len(header)
+        self.first_lsn = self.next_lsn
         self._salt, self._chain = salt, 0
         self._written = len(header)
         return descriptor
@@ -247,6 +248,18 @@ def read_log(folder: Path, after_lsn: int, *, first_file: int = 0) -> LogContent
             )
         cut = f"{path.name} cut at byte {damage_at} of {len(data)}, after lsn {expected - 1}"
     return LogContent(entries, cut, unsynced)
+
+
+def readable_entries(folder: Path, after_lsn: int) -> list[Entry]:
+    """Every whole frame above `after_lsn` in any file, whatever is damaged before or behind it; for salvaging."""
+    found: dict[int, Entry] = {}
+    for number in log_numbers(folder):
+        path = log_path(folder, number)
+        data = path.read_bytes()
+        for entry in _scan(path, data, 0, _read_header(data)):
+            if entry.lsn > after_lsn:
+                found[entry.lsn] = entry  # a later file repeats what recovery kept of an earlier one
+    return [found[lsn] for lsn in sorted(found)]
 
 
 @dataclass(frozen=True, slots=True)

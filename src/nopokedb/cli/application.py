@@ -1,0 +1,53 @@
+"""The frame: the group of all commands, `--json`, and from an error to its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from nopokedb import __version__
+from nopokedb.cli.backup import backup
+from nopokedb.cli.check import check
+from nopokedb.cli.exit_codes import OK, USAGE, exit_code_of
+from nopokedb.cli.import_legacy import import_legacy
+from nopokedb.cli.info import info
+from nopokedb.cli.output import Output
+from nopokedb.cli.restore import restore
+from nopokedb.cli.snapshot import snapshot
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nopokedb")
+def application() -> None:
+    """Look after NoPokeDB collections: check, back up, restore, import, inspect."""
+
+
+for command in (backup, check, import_legacy, info, restore, snapshot):
+    application.add_command(command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code (exit_codes.py). An error without a code there is a defect and comes out."""
+    output = Output(json="--json" in arguments)
+    try:
+        result = application.main(args=list(arguments), prog_name="nopokedb", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.exceptions.Abort:
+        return exit_code_of(KeyboardInterrupt()) or USAGE
+    except click.ClickException as error:
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return USAGE
+        if output.json:
+            output.document({"error": {"type": type(error).__name__, "message": error.format_message()}})
+        error.show()
+        return USAGE
+    except (Exception, KeyboardInterrupt) as error:
+        code = exit_code_of(error)
+        if code is None:
+            raise
+        output.error(error)
+        return code
+    return result if isinstance(result, int) else OK

@@ -1,0 +1,150 @@
+"""Named snapshots: which labels were live at a moment, kept in one small file each.
+
+A label never changes its meaning and nothing is removed from the stores, so keeping a moment costs its live set and
+nothing else. (A compaction will have to keep what snapshots name.)
+
+File `snapshots/NAME.npks`, little-endian, written whole and never changed:
+
+    0   8s  magic "NPKSNAP1"
+    8   u32 version 1
+    12  u32 generation of the collection
+    16  u64 identity of the collection
+    24  u64 lsn
+    32  u32 label_count, u32 row_count
+    40  u64 next automatic id
+    48  f64 seconds since 1970 when it was made
+    56  u32 CRC-32C of the live set
+    60  u32 CRC-32C of bytes 0..59
+    64  the live set (bitmap.py)
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.bitmap import Bitmap
+from nopokedb.embedded.storage.columns import NONE
+from nopokedb.embedded.storage.files import sync_folder, write_durably
+from nopokedb.embedded.storage.manifest import Manifest
+from nopokedb.engine import NamedSnapshot
+from nopokedb.errors import CorruptionError, InvalidInputError, SnapshotNotFoundError
+
+FOLDER = "snapshots"
+_SUFFIX = ".npks"
+_HEAD = struct.Struct("<8sIIQQIIQdI")
+_CRC = struct.Struct("<I")
+_MAGIC = b"NPKSNAP1"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a file of a named snapshot says."""
+
+    named: NamedSnapshot
+    label_count: int
+    row_count: int
+    next_auto_id: int
+    live: Bitmap
+
+
+def create(folder: Path, name: str, manifest: Manifest, snapshot: Snapshot) -> NamedSnapshot:
+    """Keep the snapshot, which is durable, under a new name; kept durably when this returns."""
+    place = folder / FOLDER
+    path = place / (name + _SUFFIX)
+    if path.exists():
+        raise InvalidInputError(f"expected the name of a new snapshot, but {name!r} exists; drop it first")
+    if not place.exists():
+        place.mkdir()
+        sync_folder(folder)
+    live = snapshot.live.to_bytes()
+    created = time.time()
+    head = _HEAD.pack(
+        _MAGIC,
+        1,
+        manifest.generation,
+        manifest.identity,
+        snapshot.lsn,
+        snapshot.label_count,
+        snapshot.row_count,
+        snapshot.next_auto_id,
+        created,
+        google_crc32c.value(live),
+    )
+    write_durably(path, head + _CRC.pack(google_crc32c.value(head)) + live)
+    sync_folder(place)
+    return NamedSnapshot(name, snapshot.lsn, snapshot.live.count, datetime.fromtimestamp(created, UTC))
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the snapshots kept, sorted."""
+    return sorted(path.stem for path in (folder / FOLDER).glob("*" + _SUFFIX))
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """The file of a snapshot; `SnapshotNotFoundError` if there is none."""
+    path = folder / FOLDER / (name + _SUFFIX)
+    if not path.is_file():
+        there = ", ".join(map(repr, names(folder))) or "none"
+        raise SnapshotNotFoundError(f"expected a snapshot named {name!r} in {folder}, found {there}")
+    return path
+
+
+def load(folder: Path, name: str, manifest: Manifest) -> Stored:
+    """The snapshot of that name, its checksums compared."""
+    path = path_of(folder, name)
+    data = path.read_bytes()
+    size = _HEAD.size + _CRC.size
+    if len(data) < size or _CRC.unpack_from(data, _HEAD.size)[0] != google_crc32c.value(data[: _HEAD.size]):
+        raise CorruptionError(f"the snapshot does not match its checksum: {path}", file=str(path), offset=0)
+    fields = _HEAD.unpack_from(data)
+    magic, version, generation, identity, lsn, label_count, row_count, next_auto_id, created, crc = fields
+    if magic != _MAGIC or version != 1:
+        raise CorruptionError(f"expected a snapshot of version 1, got {magic!r} {version}: {path}", file=str(path))
+    if (generation, identity) != (manifest.generation, manifest.identity):
+        raise CorruptionError(
+            f"the snapshot is one of another collection, or of another generation of this one: {path}", file=str(path)
+        )
+    if google_crc32c.value(data[size:]) != crc:
+        words = f"the live set of the snapshot does not match its checksum: {path}"
+        raise CorruptionError(words, file=str(path), offset=size)
+    live = Bitmap.from_bytes(data[size:])
+    named = NamedSnapshot(name, lsn, live.count, datetime.fromtimestamp(created, UTC))
+    return Stored(named, label_count, row_count, next_auto_id, live)
+
+
+def drop(folder: Path, name: str) -> None:
+    """Forget a snapshot; its records stay in the stores."""
+    path_of(folder, name).unlink()
+    sync_folder(folder / FOLDER)
+
+
+def as_snapshot(stored: Stored, now: Snapshot, path: Path) -> Snapshot:
+    """The state as readers know it, from the stores of now."""
+    if stored.label_count > now.label_count or stored.row_count > now.row_count:
+        raise CorruptionError(f"the snapshot knows more than the collection: {path}", file=str(path))
+    labels = now.labels.view(stored.label_count)
+    rows = labels["row"][stored.live.members(0, stored.label_count)].astype(np.int64)
+    if len(rows) and int(rows.max()) >= stored.row_count and int(rows.max()) != NONE:
+        raise CorruptionError(f"the snapshot names rows past its end: {path}", file=str(path))
+    segments = tuple(segment for segment in now.segments if segment.stop <= stored.row_count)
+    return Snapshot(
+        stored.named.lsn,
+        stored.label_count,
+        stored.row_count,
+        stored.next_auto_id,
+        stored.live,
+        Bitmap().changed(rows, np.empty(0, np.int64)),
+        now.vectors[: stored.row_count],
+        now.rows[: stored.row_count],
+        now.row_labels,
+        now.labels,
+        segments,
+    )

@@ -1,0 +1,78 @@
+"""What `stats` tells of a handle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nopokedb.embedded import named
+from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.manifest import Manifest
+from nopokedb.embedded.storage.metadata import Field
+from nopokedb.embedded.upkeep import Upkeep
+from nopokedb.engine import SegmentStats, Stats
+from nopokedb.filters import path_text
+
+
+def stats_of(
+    folder: Path,
+    manifest: Manifest,
+    snapshot: Snapshot,
+    notes: Sequence[str],
+    fields: Sequence[Field],
+    cache_bytes: int,
+    upkeep: Upkeep | None,
+) -> Stats:
+    """The numbers of one moment; `upkeep` is None in a read-only handle."""
+    sizes = _file_sizes(folder)
+    derived = {folder / "index", folder / "text"}
+    scrub = None if upkeep is None else upkeep.scrub
+    return Stats(
+        path=str(folder),
+        dim=manifest.settings.dim,
+        space=manifest.settings.space,
+        index=manifest.settings.index,
+        count=snapshot.live.count,
+        label_count=snapshot.label_count,
+        row_count=snapshot.row_count,
+        tail_count=snapshot.row_count - snapshot.tail_start,
+        segments=tuple(
+            SegmentStats(
+                segment.kind,
+                segment.row_count,
+                snapshot.live_count(segment.start, segment.stop),
+                segment.size_bytes + (segment.scan.size_bytes if segment.scan is not None else 0),
+                segment.ef_at_10,
+                segment.recall,
+            )
+            for segment in snapshot.segments
+        ),
+        sealing=upkeep is not None and upkeep.sealing,
+        lsn=snapshot.lsn,
+        checkpoint_lsn=manifest.checkpoint_lsn,
+        log_bytes=sum(size for path, size in sizes.items() if path.parent.name == "oplog"),
+        disk_bytes=sum(sizes.values()),
+        index_bytes=sum(size for path, size in sizes.items() if not derived.isdisjoint(path.parents)),
+        cache_bytes=cache_bytes,
+        indexed_fields=tuple(path_text(field.path) for field in fields),
+        read_only=upkeep is None,
+        notes=tuple(notes),
+        snapshots=tuple(named.names(folder)),
+        scrub_progress=0.0 if scrub is None else scrub.progress(snapshot),
+        scrub_passes=0 if scrub is None else scrub.passes,
+        damaged_count=0 if scrub is None else len(scrub.damaged),
+    )
+
+
+def _file_sizes(folder: Path) -> dict[Path, int]:
+    """Sizes of all files below; one that goes away meanwhile is left out."""
+    sizes = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            try:
+                sizes[path] = path.stat().st_size
+            except FileNotFoundError:
+                continue
+    return sizes

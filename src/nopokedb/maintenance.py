@@ -1,0 +1,49 @@
+"""What is done to a folder that no handle of this process has open: `check` it, `restore` it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nopokedb.errors import InvalidInputError
+from nopokedb.opening import resolve_folder
+from nopokedb.problems import Problem
+
+
+def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Problem]:
+    """Compare everything that is stored in the collection at `path`; the problems found, none if all is sound.
+
+    Writers are kept out while it runs. A folder that has a writer raises `DatabaseLockedError`: call `check` on a
+    handle instead.
+
+    Args:
+        repair: rebuild what is derived, restore what the log, a checksum or another file still proves, retire records
+            that are damaged beyond that, and move what cannot be saved into `quarantine-<n>/` inside the folder.
+            Implies `deep`. Where the folder cannot be opened at all, what is sound of it becomes a new generation.
+            A problem that is gone afterwards has `repaired` set.
+        deep: read every record, text, vector and index, not only tables, sizes and SQLite's quick check.
+
+    Raises: `CollectionNotFoundError`, `NotADatabaseError`, `DatabaseLockedError`; never for damage, which is reported.
+    """
+    from nopokedb.embedded.repair import check_folder_alone
+
+    return check_folder_alone(resolve_folder(path, None), repair=bool(repair), deep=bool(deep))
+
+
+def restore(source: str | Path | Sequence[str | Path], path: str | Path) -> int:
+    """Make a collection in the empty or absent folder `path` from a backup file, or from a full one and incremental
+    ones in order. Everything in the files is checked before anything is written, and the folder appears whole or not
+    at all.
+
+    It is a new collection with the records, settings and counter of automatic ids of the last file's moment. Search
+    indexes are built again in the background of the first handle.
+
+    Returns: how many records it has. Raises `ArchiveError` for files that are damaged, foreign or do not continue each
+    other, `InvalidInputError` if the folder has something in it, OSError if the disk has not the room.
+    """
+    from nopokedb.embedded.restore import restore_backups
+
+    if isinstance(source, bytes) or not isinstance(source, str | Path | Sequence):
+        raise InvalidInputError(f"expected a backup file or a list of them, got {type(source).__name__} {source!r:.80}")
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    return restore_backups([resolve_folder(item, None) for item in sources], resolve_folder(path, None))

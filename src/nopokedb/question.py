@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from nopokedb.errors import InvalidInputError, InvalidVectorError
 from nopokedb.records import (
     MAX_K,
     Id,
+    Part,
     Vectors,
     check_choice,
     check_fraction,
@@ -24,12 +25,33 @@ from nopokedb.records import (
     shown,
 )
 from nopokedb.text_query import TextQuery, parse_text_query
-from nopokedb.where import parse_filter, parse_path
+from nopokedb.where import Where, parse_filter, parse_path
 
 MAX_EF = 10_000_000
 MAX_GROUP_SIZE = 1_000
 MAX_EXAMPLES = 1_000
 Fusion = Literal["rrf", "weighted"]
+
+
+class ManyOptions(TypedDict, total=False):
+    """The keyword arguments of `query_many` but `text`, and `group_by`, which decides what it returns."""
+
+    where: Where
+    max_distance: float | None
+    fusion: Fusion
+    alpha: float
+    diversity: float | None
+    group_size: int
+    highlight: bool
+    include: Sequence[Part]
+
+
+class QueryOptions(ManyOptions, total=False):
+    """The keyword arguments of `query` but `group_by`."""
+
+    text: str | None
+    like: Sequence[Id] | None
+    unlike: Sequence[Id] | None
 
 
 class Asker:

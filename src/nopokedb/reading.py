@@ -7,13 +7,15 @@ moment of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Unpack, overload
 
 from nopokedb.engine import Moment
 from nopokedb.errors import InvalidInputError, RecordNotFoundError
 from nopokedb.filters import Scalar
-from nopokedb.question import Asker, Fusion, options_of, order_of
+from nopokedb.question import Asker, Fusion, ManyOptions, QueryOptions, options_of, order_of
 from nopokedb.records import (
+    Group,
+    Hit,
     Id,
     Part,
     Record,
@@ -99,6 +101,28 @@ class Reading:
         path = parse_path(field)
         return self._engine.facet(path, parse_filter(where), check_int("limit", limit, 1, 10_000_000))
 
+    @overload
+    def query(
+        self,
+        vector: Any = ...,
+        k: int = ...,
+        ef: int | None = ...,
+        *,
+        group_by: None = ...,
+        **options: Unpack[QueryOptions],
+    ) -> list[Hit]: ...
+
+    @overload
+    def query(
+        self,
+        vector: Any = ...,
+        k: int = ...,
+        ef: int | None = ...,
+        *,
+        group_by: str,
+        **options: Unpack[QueryOptions],
+    ) -> list[Group]: ...
+
     def query(
         self,
         vector: Any = None,
@@ -117,7 +141,7 @@ class Reading:
         group_size: int = 1,
         highlight: bool = False,
         include: Sequence[Part] = ("metadata",),
-    ) -> Any:
+    ) -> list[Hit] | list[Group]:
         """The k best records by vector, by text, or by both; fewer only if fewer pass the filter.
 
         Args:
@@ -145,6 +169,30 @@ class Reading:
         options = options_of(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
         return self._engine.query(self._asker.one(vector, k, ef, self.ef, include, where, max_distance, **options))[0]
 
+    @overload
+    def query_many(
+        self,
+        vectors: Any,
+        k: int = ...,
+        ef: int | None = ...,
+        *,
+        text: str | Sequence[str] | None = ...,
+        group_by: None = ...,
+        **options: Unpack[ManyOptions],
+    ) -> list[list[Hit]]: ...
+
+    @overload
+    def query_many(
+        self,
+        vectors: Any,
+        k: int = ...,
+        ef: int | None = ...,
+        *,
+        text: str | Sequence[str] | None = ...,
+        group_by: str,
+        **options: Unpack[ManyOptions],
+    ) -> list[list[Group]]: ...
+
     def query_many(
         self,
         vectors: Any,
@@ -161,11 +209,11 @@ class Reading:
         group_size: int = 1,
         highlight: bool = False,
         include: Sequence[Part] = ("metadata",),
-    ) -> list[Any]:
+    ) -> list[list[Hit]] | list[list[Group]]:
         """`query` for vectors of shape (n, dim), or n strs where there is `embed`, against one state of the collection,
         on all cores. `text` is one for all, or one for each."""
         options = options_of(text, None, None, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self._engine.query(self._asker.many(vectors, k, ef, self.ef, include, where, max_distance, **options))
+        return self._engine.query(self._asker.many(vectors, k, ef, self.ef, include, where, max_distance, **options))  # type: ignore[return-value]  # all of one kind
 
 
 def one_id(id: Any, vid: Any) -> Id:

@@ -7,6 +7,8 @@ db.add(vector, {"title": "a record"})
 hits = db.query(vector, k=5)
 """
 
+import logging
+
 from nopokedb.asynchronous import AsyncNoPokeDB
 from nopokedb.backups import Backup
 from nopokedb.batch import Batch
@@ -45,6 +47,9 @@ from nopokedb.problems import Problem
 from nopokedb.records import Group, Hit, Record
 from nopokedb.views import View
 from nopokedb.where import F
+
+# Silent unless the program configures logging: without a handler Python would print warnings to the error stream.
+logging.getLogger("nopokedb").addHandler(logging.NullHandler())
 
 __version__ = "1.0.0.dev0"
 

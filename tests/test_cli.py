@@ -1,0 +1,238 @@
+"""The command line: what each command prints, its exit codes, and that the documents know every option."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from model import dump
+
+import nopokedb
+from nopokedb import NoPokeDB, distribution, errors
+from nopokedb.cli import exit_codes
+from nopokedb.cli.application import application, run
+from nopokedb.cli.exit_codes import exit_code_of
+from nopokedb.cli.output import plain
+
+ROOT = Path(__file__).parent.parent
+DIM = 4
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with NoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        db.add_many(np.eye(DIM), [{"n": n} for n in range(DIM)], texts=["t"] * DIM)
+    return tmp_path / "db"
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def damage(folder: Path) -> None:
+    with (folder / "vectors-1.f32").open("r+b") as file:
+        file.write(b"\7" * DIM * 4)
+
+
+def commands(group: click.Group = application, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+def test_every_command_and_option_is_documented() -> None:
+    """docs/cli.md has a section per command with its arguments, and in it a row per option; and no others."""
+    text = (ROOT / "docs" / "cli.md").read_text()
+    sections = dict(re.findall(r"^## `nopokedb ([a-z -]+?)(?: [A-Z][^\n]*)?`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    assert set(sections) == {name for name, _ in commands()}
+    for name, command in commands():
+        options = {o for p in command.params if isinstance(p, click.Option) for o in p.opts if o.startswith("--")}
+        assert set(re.findall(r"^\| `(--[a-z-]+)`", sections[name], re.M)) == options, name
+        arguments = [p.human_readable_name for p in command.params if isinstance(p, click.Argument)]
+        title = re.search(rf"^## `nopokedb {name} (.*)`$", text, re.M)
+        assert title and title[1].replace("...", "").split() == arguments, name
+        assert command.help and all(p.help for p in command.params if isinstance(p, click.Option)), name
+        assert "--json" in options, name
+
+
+def test_exit_codes_are_documented_and_every_error_has_one() -> None:
+    """The table in docs/cli.md is the table of the code, and no error of the library lacks a code."""
+    text = (ROOT / "docs" / "cli.md").read_text()
+    assert dict(re.findall(r"^\| (\d+) \| (.*) \|$", text, re.M)) == {str(k): v for k, v in exit_codes.MEANINGS.items()}
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.NoPokeError) and kind is not errors.NoPokeError:
+            assert exit_code_of(kind("x")) in exit_codes.MEANINGS, kind
+    assert exit_code_of(AssertionError()) is None
+
+
+def test_info(cli: Run, folder: Path) -> None:
+    """A table, or all of `stats()`; of a closed folder and beside a writer."""
+    code, out, _ = cli("info", folder)
+    assert code == 0 and re.search(r"count +│ 4", out)
+    code, out, _ = cli("info", folder, "--json")
+    assert code == 0 and json.loads(out)["count"] == 4
+    with NoPokeDB(path=folder) as db:
+        db.delete(0)
+        assert json.loads(cli("info", folder, "--json")[1])["count"] == 3
+
+
+def test_check_and_repair(cli: Run, folder: Path) -> None:
+    """0 where nothing is wrong, 1 where something is, 0 after it was repaired."""
+    code, out, _ = cli("check", folder)
+    assert code == 0 and "no problems" in out
+    assert cli("check", folder, "--quick")[0] == 0
+    damage(folder)
+    code, out, _ = cli("check", folder, "--json")
+    document = json.loads(out)
+    assert code == 1 and not document["clean"]
+    assert [(p["kind"], p["offset"]) for p in document["problems"]] == [("vector", 0)]
+    code, out, _ = cli("check", folder)
+    assert code == 1 and "at byte 0" in out.replace("\n", "") and "1 error" in out
+    code, out, _ = cli("check", folder, "--repair")
+    assert code == 0 and "2 repaired" in out
+    assert cli("check", folder)[0] == 0
+    assert cli("check", folder, "--repair", "--quick")[0] == 2
+
+
+def test_backup_and_restore(cli: Run, folder: Path, tmp_path: Path) -> None:
+    """A chain of files and back, beside a writer too."""
+    code, out, _ = cli("backup", folder, tmp_path / "full", "--json")
+    assert code == 0 and json.loads(out)["count"] == DIM
+    with NoPokeDB(path=folder) as db:
+        db.delete(1)
+        db.upsert(2, metadata={"new": 1})
+        code, out, _ = cli("backup", folder, tmp_path / "inc", "--since", tmp_path / "full")
+        assert code == 0 and "1 changed records and 1 deletions" in out
+        lsn = json.loads(cli("info", folder, "--json")[1])["lsn"]
+        assert cli("backup", folder, tmp_path / "by lsn", "--since", lsn - 1)[0] == 0
+        content = dump(db)
+    code, out, _ = cli("restore", tmp_path / "full", tmp_path / "inc", tmp_path / "again", "--json")
+    assert code == 0 and json.loads(out)["count"] == DIM - 1
+    with NoPokeDB(path=tmp_path / "again") as db:
+        assert dump(db) == content
+    assert cli("backup", folder, tmp_path / "full")[0] == 2
+    assert cli("restore", tmp_path / "full", folder)[0] == 2
+    (tmp_path / "full").write_bytes((tmp_path / "full").read_bytes()[:-1])
+    code, out, err = cli("restore", tmp_path / "full", tmp_path / "more", "--json")
+    error = json.loads(out)["error"]
+    assert code == 6 and error["type"] == "ArchiveError" and error["file"] == str(tmp_path / "full")
+    assert "ends early" in err
+
+
+def test_import_legacy(cli: Run, tmp_path: Path) -> None:
+    """A folder that 0.5.1 wrote; 1 because one vector was lost by it."""
+    with tarfile.open(ROOT / "tests" / "data" / "legacy-0.5.1.tar.gz") as archive:
+        archive.extractall(tmp_path / "old", filter="data")
+    code, out, _ = cli("import-legacy", tmp_path / "old" / "cosine", tmp_path / "new", "--dry-run", "--json")
+    assert code == 1 and json.loads(out)["imported"] == 41 and not (tmp_path / "new").exists()
+    code, out, _ = cli("import-legacy", tmp_path / "old" / "l2", tmp_path / "new", "--space", "l2")
+    assert code == 0 and re.search(r"imported +│ 9", out)
+    assert cli("import-legacy", tmp_path / "old" / "l2", tmp_path / "other")[0] == 6
+    assert cli("import-legacy", tmp_path / "old" / "l2", tmp_path / "other", "--space", "x")[0] == 2
+
+
+def test_snapshots(cli: Run, folder: Path) -> None:
+    """Made, listed, returned to, dropped."""
+    assert json.loads(cli("snapshot", "create", folder, "one", "--json")[1])["count"] == DIM
+    with NoPokeDB(path=folder) as db:
+        content = dump(db)
+        db.delete_many([0, 1])
+        assert "one" in cli("snapshot", "list", folder)[1]
+        assert cli("snapshot", "rollback", folder, "one")[0] == 3
+    code, out, _ = cli("snapshot", "rollback", folder, "one", "--json")
+    assert code == 0 and json.loads(out)["changed"] == 2
+    with NoPokeDB(path=folder) as db:
+        assert dump(db) == content
+    assert cli("snapshot", "drop", folder, "one")[0] == 0
+    assert cli("snapshot", "drop", folder, "one")[0] == 5
+    assert json.loads(cli("snapshot", "list", folder, "--json")[1])["snapshots"] == []
+
+
+def test_errors_have_their_codes(cli: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong usage, no collection, a writer, damage, a needed recovery, the system."""
+    assert cli()[0] == 2 and cli("no-such-command")[0] == 2 and cli("info")[0] == 2
+    assert cli("info", folder, "--no-such-option", "--json")[0] == 2
+    assert cli("info", tmp_path / "none")[0] == 5
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "x").write_text("")
+    assert cli("info", tmp_path / "theirs")[0] == 5
+    db = NoPokeDB(path=folder)
+    code, out, _ = cli("check", folder, "--json")
+    assert code == 3 and json.loads(out)["error"]["type"] == "DatabaseLockedError"
+    db.add(np.ones(DIM))
+    shutil.copytree(folder, tmp_path / "killed")
+    db.close()
+    assert cli("info", tmp_path / "killed")[0] == 7
+    assert cli("check", tmp_path / "killed")[0] == 0
+    damage(folder)
+    assert cli("backup", folder, tmp_path / "file")[0] == 4
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nopokedb, "restore", full)
+    assert cli("restore", "a", "b")[0] == 8
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nopokedb, "restore", stop)
+    assert cli("restore", "a", "b")[0] == 130
+
+
+def test_help_and_version(cli: Run) -> None:
+    code, out, _ = cli("--help")
+    assert code == 0 and "import-legacy" in out
+    assert cli("--version")[1].strip().endswith(nopokedb.__version__)
+
+
+def test_stored_values_do_not_steer_the_terminal(cli: Run, tmp_path: Path) -> None:
+    """Names with control characters or markup come out as text."""
+    assert plain("a\x1b[31m\r\nb[bold]") == "a\\x1b[31m\\x0d\\x0ab[bold]"
+    _, _, err = cli("info", str(tmp_path / "x\x1b[31m[red]y"))
+    assert "\x1b" not in err and "[red]y" in err.replace("\n", "")
+
+
+def test_runs_as_a_module_and_without_its_extra(folder: Path) -> None:
+    """`python -m nopokedb`; without click it says how to install it, and the library works all the same."""
+    module = [sys.executable, "-m", "nopokedb", "info", str(folder), "--json"]
+    done = subprocess.run(module, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and json.loads(done.stdout)["count"] == DIM
+    for missing in ("click", "rich"):
+        code = (
+            f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['nopokedb', 'info', 'x'];"
+            "from nopokedb.__main__ import main; sys.exit(main())"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and distribution.install_hint("cli") in done.stderr, done.stderr
+
+
+def test_the_library_prints_nothing_by_itself(folder: Path, tmp_path: Path) -> None:
+    """Warnings go to the logger `nopokedb`, which is silent unless somebody listens."""
+    for file in (folder / "oplog").iterdir():
+        file.write_bytes(file.read_bytes()[:20])
+    code = f"import nopokedb; nopokedb.NoPokeDB(path={str(folder)!r}).close()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    handlers: list[Any] = logging.getLogger("nopokedb").handlers
+    assert any(isinstance(handler, logging.NullHandler) for handler in handlers)

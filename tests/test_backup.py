@@ -383,3 +383,23 @@ def test_wrong_arguments_of_restore_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError):
             restore(wrong, tmp_path / "out")  # type: ignore[arg-type]
     assert orjson.loads(b"[]") == [] and not (tmp_path / "out").exists()
+
+
+def test_indexes_on_fields_and_computed_vectors_come_back(tmp_path: Path) -> None:
+    """What is restored indexes the same fields, has its model, and knows which vectors were computed from texts."""
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return np.array([[len(text), text.count("a") + 1] for text in texts], np.float32)
+
+    with NoPokeDB(path=tmp_path / "db", embed=embed, indexed_fields=("year",), text_language="de") as db:
+        db.add(metadata={"year": 1}, text="aaa", id="computed")
+        db.add([5, 5], {"year": 2}, text="aaa", id="hand")
+        db.backup(tmp_path / "full")
+        db.upsert("more", text="a")
+        db.backup(tmp_path / "more", since=tmp_path / "full")
+    assert restore([tmp_path / "full", tmp_path / "more"], tmp_path / "again") == 3
+    with NoPokeDB(path=tmp_path / "again", embed=embed, text_language="de") as db:
+        assert db.stats().indexed_fields == ("year",) and db.count({"year": 2}) == 1
+        db.upsert_many(["computed", "hand", "more"], texts=["bb", "bb", "bb"])
+        vectors = [record.vector.tolist() for record in db.get_many(["computed", "hand", "more"], include=("vector",))]
+        assert vectors == [[2, 1], [5, 5], [2, 1]]

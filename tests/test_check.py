@@ -454,3 +454,19 @@ def test_checking_imports_no_command_line() -> None:
     code = "import nopokedb, nopokedb.embedded.repair, sys; print([m for m in ('click', 'rich') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_wrong_index_on_a_field_is_found_and_rebuilt(tmp_path: Path) -> None:
+    """An entry that was lost from an index on a field hides a record from filters: check sees it, repair mends it."""
+    with NoPokeDB(dim=2, path=tmp_path / "db", indexed_fields=("year", "tags")) as db:
+        db.add_many(np.ones((50, 2)), [{"year": 2000 + i % 5, "tags": ["a", i]} for i in range(50)])
+    assert not check(tmp_path / "db")
+    connection = apsw.Connection(str(tmp_path / "db" / "metadata-1.db"))
+    connection.execute("DELETE FROM field_values WHERE field = 1 AND label = 7")
+    connection.close()
+    found = check(tmp_path / "db")
+    assert [problem.kind for problem in found] == ["field_index"] and "'year'" in found[0].message
+    assert all(problem.repaired for problem in check(tmp_path / "db", repair=True))
+    assert not check(tmp_path / "db")
+    with NoPokeDB(path=tmp_path / "db") as db:
+        assert db.count({"year": 2002}) == 10 and db.stats().indexed_fields == ("year", "tags")

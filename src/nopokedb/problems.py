@@ -22,6 +22,7 @@ ProblemKind: TypeAlias = Literal[
     "record",  # an id with its metadata is damaged or missing
     "text",  # a text is damaged or missing
     "id_index",  # SQLite's index on ids hides or invents records
+    "field_index",  # an index on a field says otherwise than the records
     "sqlite",  # SQLite reports damage, or stands before the checkpoint
     "index",  # a search index is damaged, missing or does not fit
     "snapshot",  # a named snapshot is damaged

@@ -69,6 +69,8 @@ class Description:
     count: int
     """Records in the file."""
     deleted_count: int
+    fields: tuple[tuple[str, ...], ...] = ()
+    """Paths that somebody asked to have an index on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +208,16 @@ class ArchiveReader:
 
 def _checked_description(fields: dict[str, Any]) -> Description:
     """The description if every field has its type and range; unknown and missing fields are refused."""
-    settings = Settings(**fields["settings"])
+    given = fields["settings"]
+    settings = Settings(**(given | {"embed_fingerprint": tuple(given.get("embed_fingerprint", ()))}))
     check_int("dim", settings.dim, 1, MAX_DIM)
     check_choice("space", settings.space, Space)
     check_choice("index", settings.index, IndexKind)
     check_int("M", settings.M, 2, 256)
     check_int("ef_construction", settings.ef_construction, 1, 10_000)
+    fields["fields"] = tuple(tuple(path) for path in fields.get("fields", ()))
+    if not all(isinstance(step, str) for path in fields["fields"] for step in path):
+        raise ValueError("a path of an index is not made of strs")
     description = Description(**(fields | {"settings": settings}))
     for name in ("identity", "generation", "lsn"):
         check_int(name, getattr(description, name), 0, 2**62)

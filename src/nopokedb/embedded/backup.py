@@ -28,11 +28,11 @@ from nopokedb.embedded.read_path import ReadPath
 from nopokedb.embedded.recovery import decode_entries
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bitmap
-from nopokedb.embedded.storage.columns import NONE
+from nopokedb.embedded.storage.columns import COMPUTED, NONE
 from nopokedb.embedded.storage.files import TEMPORARY_SUFFIX, sync, sync_folder
 from nopokedb.embedded.storage.frames import Frame, encode_frame
 from nopokedb.embedded.storage.manifest import Manifest
-from nopokedb.embedded.storage.metadata import Stored
+from nopokedb.embedded.storage.metadata import Field, Stored
 from nopokedb.embedded.storage.oplog import read_log
 from nopokedb.errors import ArchiveError, CorruptionError, InvalidInputError
 from nopokedb.records import Id, Vectors
@@ -70,6 +70,16 @@ class Source:
         found: dict[int, str] = self.read(lambda reads: reads.reader.texts(stored))
         return [found.get(item.label) for item in stored]
 
+    def fields(self) -> list[Field]:
+        """The fields that have an index."""
+        found: list[Field] = self.read(lambda reads: reads.reader.fields())
+        return [field for field in found if field.ready]
+
+    def computed(self, stored: Sequence[Stored]) -> npt.NDArray[np.uint8] | None:
+        """Which of their vectors were computed from the texts."""
+        flags = self.snapshot.rows["flags"][[item.row for item in stored]] & COMPUTED
+        return flags.astype(np.uint8) if flags.any() else None
+
     def vectors(self, stored: Sequence[Stored]) -> Vectors:
         """Their vectors, verified."""
         rows = np.array([item.row for item in stored], np.int64)
@@ -103,6 +113,7 @@ def write_backup(source: Source, target: Path, since: int | Path | None) -> Back
         snapshot.next_auto_id,
         len(labels),
         len(deleted),
+        tuple(field.path for field in source.fields() if not field.automatic),
     )
     temporary = target.with_name(target.name + TEMPORARY_SUFFIX)
     try:
@@ -144,6 +155,7 @@ def _write(file: BinaryIO, description: Description, source: Source, labels: Lab
                 [item.metadata for item in stored],
                 [text for _, text in block],
                 vectors,
+                computed=source.computed(stored),
             )
         )
         border = len(payload) - vectors.nbytes

@@ -32,6 +32,7 @@ from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.oplog import LogContent, read_log
 from nopokedb.embedded.write_path import WritePath
 from nopokedb.errors import CorruptionError, SnapshotNotFoundError
+from nopokedb.filters import path_text
 from nopokedb.problems import Problem, ProblemKind, Severity
 
 _CHUNK_BYTES = 8 * 2**20
@@ -238,6 +239,9 @@ def _check_metadata(folder: Path, manifest: Manifest, found: Findings, *, deep: 
     for message in metadata.messages:
         found.broken = True
         found.add("sqlite", "error", f"SQLite reports: {message}", path)
+    for wrong in metadata.wrong_fields.values():
+        words = f"the index on the field {path_text(wrong)!r} says otherwise than the records"
+        found.add("field_index", "warning", words, path)
     for message in metadata.index_messages:
         found.add("id_index", "warning", f"SQLite's index on ids is damaged: {message}", path)
     applied = metadata.applied_lsn

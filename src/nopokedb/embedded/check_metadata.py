@@ -17,7 +17,9 @@ from urllib.parse import quote
 import apsw
 import numpy as np
 import numpy.typing as npt
+import orjson
 
+from nopokedb.embedded.storage import field_index
 from nopokedb.embedded.storage.columns import NONE
 from nopokedb.embedded.storage.metadata import Stored, record_crc, text_crc
 
@@ -47,6 +49,8 @@ class MetadataFindings:
     """Differences between the index on ids and the records."""
     doubles: list[tuple[int, str]] = field(default_factory=list)
     """Live labels that a newer one of the same id should have retired, and what is wrong, in words."""
+    wrong_fields: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """Indexes on fields that say otherwise than the records, by number."""
     strays: int = 0
     """Records under labels that nobody gave."""
 
@@ -77,6 +81,7 @@ def inspect_metadata(path: Path, label_count: int, live: Any, *, deep: bool, imm
             _check_records(connection, found, label_count)
             if not found.messages:
                 _check_versions(connection, found, label_count, live)
+                _check_fields(connection, found, label_count)
     except apsw.Error as error:
         found.messages.append(str(error))
     finally:
@@ -197,6 +202,38 @@ def _check_versions(connection: apsw.Connection, found: MetadataFindings, label_
         if last is not None and type(last[0]) is type(id_) and last[0] == id_ and last[1] in live:
             found.doubles.append((last[1], f"label {last[1]} of id {id_!r} is live beside the newer label {label}"))
         last = (id_, label)
+
+
+def _check_fields(connection: apsw.Connection, found: MetadataFindings, label_count: int) -> None:
+    """What the indexes on fields say of the sound records."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fields'").fetchone():
+        return
+    fields: Any = connection.execute("SELECT number, path FROM fields WHERE ready").fetchall()
+    for number, path in fields:
+        wanted = {number: tuple(orjson.loads(path))}
+        expected = field_index.digest(
+            (kind, value, label)
+            for stored in sound_records(connection, range(label_count))
+            for _, kind, value, label in field_index.entries(wanted, stored.label, orjson.loads(stored.metadata))
+        )
+        there: Any = connection.execute("SELECT kind, value, label FROM field_values WHERE field=?", (number,))
+        if field_index.digest(row for row in there if found.sound[row[2] : row[2] + 1].any()) != expected:
+            found.wrong_fields[number] = wanted[number]
+
+
+def rebuild_fields(connection: apsw.Connection, wrong: dict[int, tuple[str, ...]], label_count: int) -> None:
+    """Make these indexes anew from the sound records, in one transaction."""
+    with connection:
+        for number in wrong:
+            connection.execute("DELETE FROM field_values WHERE field=?", (number,))
+        field_index.insert(
+            connection,
+            (
+                row
+                for stored in sound_records(connection, range(label_count))
+                for row in field_index.entries(wrong, stored.label, orjson.loads(stored.metadata))
+            ),
+        )
 
 
 def raw_record(connection: apsw.Connection, label: int) -> dict[str, Any]:

@@ -96,9 +96,7 @@ class EmbeddedEngine:
         limit = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         self._cache = RecordCache(limit)
         self._filters = FilterCache(limit, self._filter_searched)
-        self._texts = TextKeeping(
-            None if read_only else folder, manifest.settings.text_language, lambda: self._manifest().identity
-        )
+        self._texts = TextKeeping(None if read_only else folder, manifest.settings.text_language, self._labels_identity)
         self._now = MomentReads(
             self.dim, self.space, self._read, self.snapshot, lambda: self._texts.view(self._store())
         )
@@ -268,6 +266,11 @@ class EmbeddedEngine:
     def drop_index(self, path: tuple[str, ...]) -> bool:
         self._check_writable()
         return self._fields.drop(path)
+
+    def _labels_identity(self) -> int:
+        """What labels mean depends on the collection and on its generation."""
+        manifest = self._manifest()
+        return manifest.identity * 2**10 + manifest.generation
 
     def _filter_searched(self, path: tuple[str, ...]) -> None:
         if self._follower is None:

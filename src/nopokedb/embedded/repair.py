@@ -25,7 +25,7 @@ import numpy as np
 import orjson
 
 from nopokedb.embedded.check import Findings, inspect, manifest_problem, read_column
-from nopokedb.embedded.check_metadata import open_raw, raw_record, sound_records
+from nopokedb.embedded.check_metadata import open_raw, raw_record, rebuild_fields, sound_records
 from nopokedb.embedded.engine import EmbeddedEngine
 from nopokedb.embedded.mending import mend_one_byte
 from nopokedb.embedded.quarantine import Quarantine
@@ -271,15 +271,16 @@ def _replace(path: Path, data: bytes, quarantine: Quarantine) -> None:
 
 
 def _reindex(folder: Path, manifest: Manifest, found: Findings) -> bool:
-    """Rebuild SQLite's index on ids from the records; whether it needed that."""
+    """Rebuild the index on ids, and those on fields, from the records; whether one needed that."""
     metadata = found.metadata
-    if metadata is None or metadata.messages or not metadata.index_messages:
+    if metadata is None or metadata.messages or not (metadata.index_messages or metadata.wrong_fields):
         return False
     try:
         connection = apsw.Connection(str(folder / f"metadata-{manifest.generation}.db"))
         connection.execute("PRAGMA synchronous=FULL").fetchall()
         connection.execute("CREATE INDEX IF NOT EXISTS records_id ON records(id)")
         connection.execute("REINDEX records_id")
+        rebuild_fields(connection, metadata.wrong_fields, len(metadata.sound))
         connection.close()
     except apsw.Error as error:  # the pages of the index are beyond that
         metadata.messages.append(str(error))

@@ -88,7 +88,7 @@ def _checked_size(reader: ArchiveReader) -> int:
     for block in reader.blocks():
         size += len(block.head) + len(block.vectors)
         if block.kind == RECORDS:
-            count += _records(reader, block).count
+            count += sum(write.count for write in _records(reader, block))
         elif block.kind == DELETED:
             deleted += len(_deleted(reader, block))
     if (count, deleted) != (said.count, said.deleted_count):
@@ -104,7 +104,7 @@ def _fill(folder: Path, readers: Sequence[ArchiveReader]) -> int:
     last = readers[-1].description
     engine = EmbeddedEngine(
         # Nothing is acknowledged before the end, so nothing is synced before: the checkpoint of closing does it.
-        folder, settings=last.settings, durability="os", read_only=False, max_memory=None,
+        folder, settings=last.settings, indexed_fields=last.fields, durability="os", read_only=False, max_memory=None,
     )  # fmt: skip
     try:
         for at, reader in enumerate(readers):
@@ -123,13 +123,14 @@ def _batches(reader: ArchiveReader, *, incremental: bool) -> Iterator[list[Write
             ids = _deleted(reader, block)
             yield [Write("delete", ids, len(ids))]
         elif block.kind == RECORDS:
-            write = _records(reader, block)
+            writes = _records(reader, block)
             # Deleted first: an upsert would keep a text that the record no longer has.
-            yield [Write("delete", write.ids, write.count), write] if incremental else [write]
+            deletes = [Write("delete", write.ids, write.count) for write in writes]
+            yield [*deletes, *writes] if incremental else writes
 
 
-def _records(reader: ArchiveReader, block: Block) -> Write:
-    """The records of a block as a checked write."""
+def _records(reader: ArchiveReader, block: Block) -> list[Write]:
+    """The records of a block as checked writes: those whose vectors were computed from texts, and the others."""
     settings = reader.description.settings
     try:
         frame = decode_frame(block.head + block.vectors, 0)
@@ -150,7 +151,23 @@ def _records(reader: ArchiveReader, block: Block) -> Write:
             check_text(text)
     except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, struct.error) as error:
         raise _wrong(reader, block, error) from None
-    return Write("add", ids, count, vectors, list(frame.metadatas), frame.texts)
+    computed = np.zeros(count, np.bool_) if frame.computed is None else frame.computed != 0
+    writes = []
+    for kind in (False, True):
+        chosen = np.flatnonzero(computed == kind).tolist()
+        if chosen:
+            writes.append(
+                Write(
+                    "add",
+                    [ids[at] for at in chosen],
+                    len(chosen),
+                    vectors[chosen],
+                    [frame.metadatas[at] for at in chosen],
+                    [frame.texts[at] for at in chosen],
+                    computed=[True] * len(chosen) if kind else None,
+                )
+            )
+    return writes
 
 
 def _is_plain(frame: Frame) -> bool:

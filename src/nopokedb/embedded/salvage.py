@@ -17,6 +17,7 @@ from typing import Any
 import apsw
 import google_crc32c
 import numpy as np
+import orjson
 
 from nopokedb.embedded import named
 from nopokedb.embedded.check import Findings, read_column
@@ -24,7 +25,7 @@ from nopokedb.embedded.check_metadata import open_raw, raw_record, read_texts, s
 from nopokedb.embedded.quarantine import Quarantine
 from nopokedb.embedded.recovery import save_state
 from nopokedb.embedded.storage.bitmap import Bitmap
-from nopokedb.embedded.storage.columns import MAX_ENTRIES, NONE, ROW_TYPE
+from nopokedb.embedded.storage.columns import COMPUTED, MAX_ENTRIES, NONE, ROW_TYPE
 from nopokedb.embedded.storage.frames import Frame, decode_frame
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.metadata import Stored
@@ -107,16 +108,18 @@ class _Salvage:
             snapshot = store.load(fresh)
             label = 0
             next_auto_id = max([old.next_auto_id, *(frame.next_auto_id for frame in self._frames)])
+            self._declare_fields(store)
             for stored, texts, vectors in self._chunks(chosen):
                 count = len(stored)
                 lsn += 1
                 highest = max((item.id for item in stored if isinstance(item.id, int)), default=-1)
                 next_auto_id = max(next_auto_id, highest + 1)
-                frame = _frame(fresh.generation, label, next_auto_id, stored, texts, vectors, lsn)
+                computed = [self._computed(item.row) for item in stored]
+                frame = _frame(fresh.generation, label, next_auto_id, stored, texts, vectors, lsn, computed)
                 snapshot = store.apply(snapshot, [frame])
                 label += count
             # An empty batch at the end: the counter of automatic ids, and an lsn above all that were seen.
-            frame = _frame(fresh.generation, label, next_auto_id, [], [], np.empty((0, self._dim), "<f4"), lsn + 1)
+            frame = _frame(fresh.generation, label, next_auto_id, [], [], np.empty((0, self._dim), "<f4"), lsn + 1, [])
             snapshot = store.apply(snapshot, [frame])
             (folder / "oplog").mkdir(exist_ok=True)
             OplogWriter(folder / "oplog", number, snapshot.lsn + 1, durable=True).close()
@@ -232,6 +235,29 @@ class _Salvage:
                 return vector
         return None
 
+    def _computed(self, row: int) -> bool:
+        """Whether the vector of the row is known to be computed from the text."""
+        for frame in self._frames:
+            if frame.first_row <= row < frame.first_row + len(frame.vectors):
+                return frame.computed is not None and bool(frame.computed[row - frame.first_row])
+        return row < len(self._rows) and bool(self._rows["flags"][row] & COMPUTED)
+
+    def _declare_fields(self, store: Store) -> None:
+        """Index the fields that had an index, as far as the old tables can be read."""
+        assert store.writer is not None
+        try:
+            rows: list[Any] = (
+                []
+                if self._connection is None
+                else self._connection.execute("SELECT path FROM fields WHERE ready AND NOT automatic").fetchall()
+            )
+            paths = [tuple(orjson.loads(path)) for (path,) in rows]
+        except (apsw.Error, UnicodeDecodeError, orjson.JSONDecodeError, TypeError) as error:
+            self._result.lost.append(f"which fields have an index cannot be read ({error}); make them again")
+            return
+        for path in dict.fromkeys(paths):
+            store.writer.finish_field(store.writer.add_field(path, automatic=False))
+
     def _lose(self, label: int, words: str) -> None:
         self._result.lost.append(words)
         line = {"label": label} if self._connection is None else raw_record(self._connection, label)
@@ -259,6 +285,7 @@ def _frame(
     texts: list[str | None],
     vectors: Vectors,
     lsn: int,
+    computed: list[bool],
 ) -> Frame:
     count = len(stored)
     return Frame(
@@ -274,6 +301,7 @@ def _frame(
         texts,
         vectors,
         lsn,
+        np.array(computed, np.uint8) if any(computed) else None,
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apsw
+import google_crc32c
 import orjson
 
 from nopokedb.embedded.storage.filter_sql import Condition
@@ -67,6 +68,15 @@ def cut(text: str) -> str:
 def insert(connection: apsw.Connection, rows: Iterable[tuple[int, int, Any, int]]) -> None:
     """Add entries; those that are there already stay."""
     connection.executemany("INSERT OR IGNORE INTO field_values VALUES(?, ?, ?, ?)", rows)
+
+
+def digest(rows: Iterable[tuple[int, Any, int]]) -> tuple[int, int]:
+    """Number and checksum of (kind, value, label), whatever their order: equal for equal sets."""
+    count = total = 0
+    for kind, value, label in rows:
+        count += 1
+        total += google_crc32c.value(orjson.dumps([kind, value, label]))
+    return count, total
 
 
 def select_from_index(test: Test, number: int) -> Condition | None:

@@ -21,7 +21,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nopokedb.embedded import recovery
+from nopokedb.embedded.agreement import check_fields, check_settings
 from nopokedb.embedded.allowed import FilterCache
+from nopokedb.embedded.compaction import Compaction, reclaimable_bytes
 from nopokedb.embedded.field_indexes import FieldIndexes
 from nopokedb.embedded.follower import Follower
 from nopokedb.embedded.ranking import Ranking
@@ -31,11 +33,12 @@ from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
 from nopokedb.embedded.store import Store
-from nopokedb.embedded.text_view import TextView
+from nopokedb.embedded.text_files import forget_saved
+from nopokedb.embedded.text_view import TextView, text_identity
 from nopokedb.embedded.upkeep import Upkeep, load_segments
 from nopokedb.embedded.write_path import WritePath
 from nopokedb.engine import Answer, Order, Query, SegmentStats, Stats, Write
-from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
+from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError
 from nopokedb.filters import Filter, Scalar, path_text
 from nopokedb.filters import Path as FieldPath
 from nopokedb.records import Id, Part, Record
@@ -49,6 +52,10 @@ _opening: set[EmbeddedEngine] = set()
 """Engines that hold their lock but are not open yet."""
 _kept_after_fork: list[Any] = []
 """Engines of the parent: to close their SQLite connections in a child could touch the parent's files."""
+
+
+class SwitchedError(Exception):
+    """A new generation came in the middle of a question; it is asked again."""
 
 
 class EmbeddedEngine:
@@ -71,27 +78,24 @@ class EmbeddedEngine:
         self._notes: list[str] = []
         self._lock: WriterLock | None = None
         self._follower: Follower | None = None
-        if read_only:
-            manifest = recovery.require_collection(folder)
-            _check_settings(folder, manifest.settings, settings)
-            self._follower = Follower(folder, max_memory=max_memory)
-            try:
-                _check_fields(folder, self._follower.store, indexed_fields)
-            except BaseException:
-                self._follower.close()
-                raise
-        else:
-            manifest = self._open_writer(settings, indexed_fields, durability, max_memory)
-        self.settings = manifest.settings
-        self.dim, self.space = manifest.settings.dim, manifest.settings.space
-        self.embed_name, self.embed_fingerprint = manifest.settings.embed_name, manifest.settings.embed_fingerprint
-        limit = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
-        self._cache = RecordCache(limit)
-        self._filters = FilterCache(limit, self._filter_searched)
         self._texts: TextView | None = None
         self._texts_of: Store | None = None
         self._texts_lock = threading.Lock()
-        self._attach(self._store())
+        self._cache_bytes = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
+        if read_only:
+            manifest = recovery.require_collection(folder)
+            check_settings(folder, manifest.settings, settings)
+            self._follower = Follower(folder, max_memory=max_memory)
+            try:
+                check_fields(folder, self._follower.snapshot.store, indexed_fields)
+            except BaseException:
+                self._follower.close()
+                raise
+            self._begin_reading(manifest.settings, self._follower.snapshot)
+        else:
+            manifest = self._open_writer(settings, indexed_fields, durability, max_memory)
+        self.dim = manifest.settings.dim
+        self.embed_name, self.embed_fingerprint = manifest.settings.embed_name, manifest.settings.embed_fingerprint
         self._warm()
         _engines.add(self)
         _opening.discard(self)
@@ -117,12 +121,12 @@ class EmbeddedEngine:
             if manifest is None:
                 assert settings is not None
                 manifest = recovery.create(folder, settings, indexed_fields)
-            _check_settings(folder, manifest.settings, settings)
+            check_settings(folder, manifest.settings, settings)
             durable = durability == "full"
             found = recovery.open_for_writing(folder, manifest, durable=durable)
             opened.callback(found.store.close)
             opened.callback(found.log.close)
-            _check_fields(folder, found.store, indexed_fields)
+            check_fields(folder, found.store, indexed_fields)
             snapshot, usable, notes = load_segments(folder, found.manifest, found.snapshot, max_memory)
             manifest = replace(found.manifest, segments=usable)
             if usable != found.manifest.segments:
@@ -136,23 +140,48 @@ class EmbeddedEngine:
                 snapshot,
                 durable=durable,
                 on_publish=self._published,
-                select=lambda where, state: selected_ids(self._reads, state, where),
+                select=lambda where, state: selected_ids(self._reads_of(state), state, where),
             )
-            self._upkeep = Upkeep(folder, manifest, found.store, self._writes, max_memory=max_memory)
-            self._writer_store = found.store
-            self._fields = FieldIndexes(found.store, self._writes, self._upkeep)
+            self._upkeep = Upkeep(folder, manifest, self._writes, max_memory=max_memory)
+            self._fields = FieldIndexes(self._writes, self._upkeep)
+            self._compaction = Compaction(folder, self._writes, self._upkeep, self._fields, on_switch=self._switched)
             self._upkeep.add_chore(self._keep_texts)
             if found.dirty:
                 self._upkeep.checkpoint()
             self._lock.publish(snapshot.lsn)
+            self._begin_reading(manifest.settings, snapshot)
             self._upkeep.start()
             opened.pop_all()
         return manifest
 
-    def _attach(self, store: Store) -> None:
-        self._reads = ReadPath(
-            self.space, store.reader, str(store.vectors.path), str(store.labels.path), self._cache, self._filters
-        )
+    def _begin_reading(self, settings: Settings, snapshot: Snapshot) -> None:
+        self.settings, self.space = settings, settings.space
+        self._reads = self._new_reads(snapshot.store, None)
+
+    def _new_reads(self, store: Store, before: ReadPath | None) -> ReadPath:
+        """The read path on this store. Its caches go by label, so they are taken over only within a generation."""
+        if before is not None and before.store.generation == store.generation:
+            return ReadPath(self.space, store, before.cache, before.filters)
+        limit = self._cache_bytes
+        return ReadPath(self.space, store, RecordCache(limit), FilterCache(limit, self._filter_searched))
+
+    def _reads_of(self, snapshot: Snapshot) -> ReadPath:
+        """The read path for a snapshot, which may be one of before a new generation or a refresh."""
+        reads = self._reads
+        if reads.store is not snapshot.store:
+            reads = self._new_reads(snapshot.store, reads)
+            if snapshot.store is self.snapshot().store:
+                self._reads = reads
+        return reads
+
+    def _switched(self) -> None:
+        """A new generation has come: let go of the old one as far as no read in progress uses it."""
+        self._reads_of(self._writes.snapshot)
+        with self._texts_lock:
+            if self._texts is not None:
+                self._texts.close()
+                self._texts = self._texts_of = None
+            forget_saved(self.folder / "text")
 
     def _warm(self) -> None:
         """Ask once, so that the first user's query does not pay for cold memory and unprepared statements. Only where
@@ -160,7 +189,7 @@ class EmbeddedEngine:
         if self.snapshot().segments:
             query = np.ones((1, self.dim), np.float32)
             try:
-                self._read(lambda reads: reads.query(self.snapshot(), Query(query, 10, None, ("metadata",))))
+                self._read(lambda reads, snapshot: reads.query(snapshot, Query(query, 10, None, ("metadata",))))
             except CorruptionError as error:  # whoever asks for the damaged record will be told again
                 self._notes.append(str(error))
 
@@ -168,9 +197,6 @@ class EmbeddedEngine:
         assert self._lock is not None
         self._lock.publish(snapshot.lsn)
         self._upkeep.notice(snapshot)
-
-    def _store(self) -> Store:
-        return self._follower.store if self._follower is not None else self._writer_store
 
     def snapshot(self) -> Snapshot:
         """The state that a read starting now sees."""
@@ -208,33 +234,50 @@ class EmbeddedEngine:
     def query(self, query: Query) -> list[Answer]:
         """See `nopokedb.engine.Engine.query`."""
         if query.plain:
-            found: list[Answer] = [*self._read(lambda reads: reads.query(self.snapshot(), query))]
+            found: list[Answer] = [*self._read(lambda reads, snapshot: reads.query(snapshot, query))]
             return found
-        return self._read(lambda reads: Ranking(reads, self.snapshot, self._text_view, query).answers())
+        while True:
+            store = self.snapshot().store
+            try:
+                return self._read(lambda reads, _: self._ranked(reads, query))
+            except (SwitchedError, ClosedError):
+                # A label means nothing in another generation: the question is asked anew, of the present one.
+                if store is self.snapshot().store:
+                    raise
 
-    def _text_view(self) -> TextView:
+    def _ranked(self, reads: ReadPath, query: Query) -> list[Answer]:
+        def take_snapshot() -> Snapshot:
+            snapshot = self.snapshot()
+            if snapshot.store is not reads.store:
+                raise SwitchedError
+            return snapshot
+
+        return Ranking(reads, take_snapshot, lambda: self._text_view(reads.store), query).answers()
+
+    def _text_view(self, store: Store) -> TextView:
         """The text index, made at the first use. A writing handle keeps it in the folder, a reader in memory."""
         with self._texts_lock:
-            store = self._store()
+            if store is not self.snapshot().store:
+                raise SwitchedError
             if self._texts is None or self._texts_of is not store:
                 if self._texts is not None:
                     self._texts.close()
                 folder = None if self.read_only else self.folder
-                identity = self._manifest().identity
+                identity = text_identity(self._manifest().identity, store.generation)
                 self._texts = TextView(folder, self.settings.text_language, store.reader, identity)
                 self._texts_of = store
             return self._texts
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
-        return self._read(lambda reads: reads.get(self.snapshot(), ids, include))
+        return self._read(lambda reads, snapshot: reads.get(snapshot, ids, include))
 
     def exists(self, id_: Id) -> bool:
-        return self._read(lambda reads: reads.find(self.snapshot(), [id_])[0] is not None)
+        return self._read(lambda reads, snapshot: reads.find(snapshot, [id_])[0] is not None)
 
     def count(self, where: Filter | None) -> int:
         if where is None:
             return self.snapshot().live.count
-        return self._read(lambda reads: reads.passing(self.snapshot(), where).total)
+        return self._read(lambda reads, snapshot: reads.passing(snapshot, where).total)
 
     def scan(
         self,
@@ -244,29 +287,27 @@ class EmbeddedEngine:
         limit: int | None,
         include: Sequence[Part],
     ) -> Iterator[Record]:
-        return scan(self._read_open, self.snapshot(), where, order_by, after, limit, include)
+        snapshot = self.snapshot()
+        reads = self._reads_of(snapshot)  # also for pages that are read after a new generation has come
+        return scan(lambda read: self._read_open(reads, read), snapshot, where, order_by, after, limit, include)
 
     def facet(self, path: FieldPath, where: Filter | None, limit: int) -> list[tuple[Scalar, int]]:
-        return self._read(lambda reads: facet(reads, self.snapshot(), path, where, limit))
+        return self._read(lambda reads, snapshot: facet(reads, snapshot, path, where, limit))
 
-    def _read_open(self, read: Callable[[ReadPath], T]) -> T:
+    def _read_open(self, reads: ReadPath, read: Callable[[ReadPath], T]) -> T:
         """A read that is part of a longer one: the handle may have been closed since that began."""
         if self._unusable is not None:
             self._raise_unusable()
-        return self._read(read)
+        return read(reads) if self._follower is None else self._follower.guarded(lambda: read(reads))
 
-    def _read(self, read: Callable[[ReadPath], T]) -> T:
-        """Run a read on the current stores."""
-        if self._follower is None:
-            return read(self._reads)
-        return self._follower.guarded(lambda: read(self._current()))
+    def _read(self, read: Callable[[ReadPath, Snapshot], T]) -> T:
+        """Run a read on the current state."""
 
-    def _current(self) -> ReadPath:
-        """The read path on the stores that the follower has open now."""
-        store = self._store()
-        if self._reads.reader is not store.reader:
-            self._attach(store)
-        return self._reads
+        def on_current() -> T:
+            snapshot = self.snapshot()
+            return read(self._reads_of(snapshot), snapshot)
+
+        return on_current() if self._follower is None else self._follower.guarded(on_current)
 
     # --- keeping ---------------------------------------------------------------------------------------------
 
@@ -282,6 +323,11 @@ class EmbeddedEngine:
         if self._follower is None:
             self._fields.notice(path)
 
+    def compact(self) -> int:
+        """See `nopokedb.engine.Engine.compact`."""
+        self._check_writable()
+        return self._compaction.run()
+
     def save(self) -> None:
         self._check_writable()
         self._writes.check_usable()
@@ -292,7 +338,7 @@ class EmbeddedEngine:
             self._raise_unusable()
         if self._follower is not None:
             self._follower.refresh()
-            self._current()
+            self._reads_of(self.snapshot())
 
     def stats(self) -> Stats:
         snapshot = self.snapshot()
@@ -329,8 +375,10 @@ class EmbeddedEngine:
             log_bytes=log_bytes,
             disk_bytes=sum(sizes.values()),
             index_bytes=index_bytes,
-            cache_bytes=self._cache.size_bytes + self._filters.size_bytes,
-            indexed_fields=tuple(path_text(field.path) for field in self._read(lambda reads: reads.reader.fields())),
+            cache_bytes=self._reads.cache.size_bytes + self._reads.filters.size_bytes,
+            generation=snapshot.store.generation,
+            reclaimable_bytes=reclaimable_bytes(snapshot),
+            indexed_fields=tuple(path_text(field.path) for field in self._read(lambda reads, _: reads.reader.fields())),
             read_only=self.read_only,
             notes=tuple(notes),
         )
@@ -350,10 +398,12 @@ class EmbeddedEngine:
                 self._follower.close()
                 return
             self._upkeep.stop()
+            self._compaction.wait()
             with ExitStack() as closing:
                 # Called in the opposite order; each step is taken whatever the others raise.
                 closing.callback(self._release_lock)
-                closing.callback(self._writer_store.close)
+                closing.callback(self._compaction.finish)
+                closing.callback(lambda: self._writes.snapshot.store.close())
                 closing.callback(self._writes.log.close)
                 closing.callback(lambda: self._close_texts(self._upkeep.manifest.checkpoint_lsn))
                 self._writes.shut()
@@ -366,9 +416,12 @@ class EmbeddedEngine:
         if not used or not self._upkeep.resting or importlib.util.find_spec("tantivy") is None:
             return
         try:
-            view = self._text_view()
-            view.catch_up(self.snapshot())
+            snapshot = self._writes.snapshot
+            view = self._text_view(snapshot.store)
+            view.catch_up(snapshot)
             view.save(self._upkeep.manifest.checkpoint_lsn)
+        except SwitchedError:  # the next round looks after the new one
+            return
         except OSError as error:  # it is derived: the next query makes it anew, or is told the same
             _log.warning("%s: the text index could not be brought up to date: %s", self.folder, error)
 
@@ -406,33 +459,6 @@ def _file_sizes(folder: Path) -> dict[Path, int]:
             except FileNotFoundError:
                 continue
     return sizes
-
-
-def _check_settings(folder: Path, stored: Settings, given: Settings | None) -> None:
-    """What was asked for is what is stored. M, ef_construction and index at their defaults ask for nothing."""
-    if given is None:
-        return
-    defaults = Settings(given.dim, given.space, 16, 200, "auto")
-    for name in ("dim", "space", "M", "ef_construction", "index", "text_language"):
-        have, want = getattr(stored, name), getattr(given, name)
-        asked = name in ("dim", "space") or want != getattr(defaults, name)
-        if asked and have != want:
-            raise SettingsMismatchError(
-                f"expected {name}={have!r}, with which {folder} was created, got {name}={want!r}"
-            )
-
-
-def _check_fields(folder: Path, store: Store, given: Sequence[tuple[str, ...]]) -> None:
-    """The fields that were asked for have an index. Others may have one too: somebody made it later."""
-    if given:
-        have = {field.path for field in store.reader.fields()}
-        for path in given:
-            if path not in have:
-                listed = ", ".join(map(path_text, sorted(have))) or "none"
-                raise SettingsMismatchError(
-                    f"expected indexed_fields to name fields that have an index in {folder} ({listed}), got "
-                    f"{path_text(path)!r}; make one with create_index({path_text(path)!r})"
-                )
 
 
 def _after_fork_in_child() -> None:

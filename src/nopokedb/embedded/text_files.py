@@ -161,14 +161,19 @@ class TextFiles:
 
     def forget_saved(self) -> None:
         """Remove the saved index."""
-        (self._folder / _STATE).unlink(missing_ok=True)
         self._known = {}
-        for path in self._folder.glob("saved-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        forget_saved(self._folder)
 
     def drop_work(self, work: Path) -> None:
         """Remove a `work` folder. Searches that still use it keep its files by their maps."""
         shutil.rmtree(work, ignore_errors=True)
+
+
+def forget_saved(folder: Path) -> None:
+    """Remove the saved index in the folder `text`, if there is one."""
+    (folder / _STATE).unlink(missing_ok=True)
+    for path in folder.glob("saved-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _parsed(data: bytes) -> tuple[_Header, bytes]:

@@ -74,6 +74,11 @@ class TextAt:
         return self.searcher.search(query, limit, mask, labels)
 
 
+def text_identity(collection: int, generation: int) -> int:
+    """What the index of one generation is told by: labels mean nothing in another one."""
+    return (collection + (generation - 1) * 0x9E3779B97F4A7) % 2**53
+
+
 class TextView:
     """The text index of one collection (of one generation). Any number of threads may search it.
 

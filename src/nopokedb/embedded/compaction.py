@@ -1,0 +1,478 @@
+"""Compaction: a new generation without what was replaced or deleted, made beside the one in use.
+
+    copy the live records of a snapshot, slice by slice             writers and readers go on
+    index the new rows, as the tail is sealed                       so that answers stay quick
+    copy what was written meanwhile, until the rest is small        each round is shorter than the one before
+    make all of it durable                                          so that the last step has little to sync
+    hold the writers: copy the rest, make it durable, rotate the log,
+        rename the manifest                                         THE SWITCH
+        go on in the new generation                                 publish the same state with its new numbers
+    drop the old log, and the old files once no read uses them
+
+Nothing of the new generation matters before the switch: whatever fails until then, its files are dropped and the
+handle goes on. From the rename on nobody can tell which generation the next open will find, so a failure between it
+and the end of the switch ends the writing of the handle, as any failed sync does.
+
+No frame is carried over. The new manifest's checkpoint is the lsn of the moment, and the log is rotated in front of
+it, so every frame of the old generation is superfluous once the manifest is there, and needed until then.
+
+Labels and rows are numbered in the order of the old labels, so what is ordered by label keeps its order, and label n
+has row n until records are updated again.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from nopokedb.embedded.field_indexes import FieldIndexes
+from nopokedb.embedded.leftovers import remove_generation, store_files
+from nopokedb.embedded.recovery import make_durable
+from nopokedb.embedded.search.options import Stopped
+from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.bitmap import Bitmap
+from nopokedb.embedded.storage.columns import COMPUTED, LABEL_TYPE, NONE, ROW_TYPE
+from nopokedb.embedded.storage.frames import Frame
+from nopokedb.embedded.storage.manifest import Manifest, SegmentFile, adopt_manifest, prepare_manifest
+from nopokedb.embedded.storage.oplog import drop_logs
+from nopokedb.embedded.store import Store
+from nopokedb.embedded.upkeep import Upkeep
+from nopokedb.embedded.write_path import WritePath
+from nopokedb.errors import ClosedError, CorruptionError, NoPokeError
+
+_log = logging.getLogger("nopokedb")
+
+RETIRED_LABELS = 10_000
+"""Fewer retired versions are not worth a copy: they cost a scan of all records some 30 ms."""
+RETIRED_SHARE = 0.5
+"""Half of the versions or rows being retired, a copy gives back at least as much as it writes."""
+_PAUSE_S, _MAX_WAIT_S = 1.0, 60.0
+"""It waits so long for a moment without writes, but no longer than that."""
+_LOOK_S, _TIDY_S = 0.1, 1.0
+"""How often the background thread looks whether the moment is there, and whether reads have let go of old files."""
+_RETRY_GROWTH = 1.5
+"""After a failure it is not tried again before the retired versions have grown by this factor."""
+SLICE_RECORDS = 1_024
+_SLICE_BYTES = 8 * 2**20
+"""A slice holds at most so many records, and vectors of so many bytes."""
+_CHECKPOINT_SLICES = 32
+"""So often SQLite's WAL is emptied, which would otherwise grow to the size of all metadata."""
+FINAL_CHANGES = 512
+"""Writers are held for at most so many changed versions (about 10 ms); twice as many at each further attempt, so that
+it comes to an end however fast they write."""
+_ROOM_BYTES = 2**20
+"""Free space that has to remain, beside a tenth of what is written."""
+
+
+class Compaction:
+    """Makes new generations: when asked, and in the background when most versions are retired."""
+
+    def __init__(
+        self,
+        folder: Path,
+        writes: WritePath,
+        upkeep: Upkeep,
+        fields: FieldIndexes,
+        *,
+        on_switch: Callable[[], None],
+    ) -> None:
+        self._folder = folder
+        self._writes = writes
+        self._upkeep = upkeep
+        self._fields = fields
+        self._on_switch = on_switch
+        self._lock = threading.Lock()  # one at a time
+        self._old: list[tuple[int, weakref.ref[Store]]] = []
+        """Generations whose files are still there, because reads use them."""
+        self._due_since: float | None = None
+        self._failed_at = 0
+        upkeep.add_chore(self._look, self._patience)
+
+    def run(self) -> int:
+        """Compact now; the bytes given back on disk. Raises what went wrong; nothing has changed then, unless the
+        handle needs reopening."""
+        with self._lock, self._fields.lock:
+            self._writes.check_usable()
+            before = self._writes.snapshot
+            if before.label_count == before.live.count and before.row_count == before.live_rows.count:
+                return 0
+            old = before.store
+            _check_room(self._folder, before)
+            size = _size_of(self._folder, old.generation)
+            started = time.monotonic()
+            del before
+            new = _NewGeneration(self._folder, old, self._upkeep, self._fields)
+            try:
+                self._fill(new)
+                self._switch_when_small(new)
+            except BaseException as error:
+                if not new.named:
+                    new.drop()
+                if isinstance(error, Stopped):
+                    raise ClosedError("the database was closed during a compaction, which was given up") from None
+                raise
+            given_back = max(0, size - _size_of(self._folder, new.store.generation))
+            self._old.append((old.generation, weakref.ref(old)))
+            note = f"compacted to generation {new.store.generation}: {given_back} bytes given back"
+            self._upkeep.notes.append(note)
+            _log.info("%s: %s in %.1f s", self._folder, note, time.monotonic() - started)
+            assert old.writer is not None
+            old.writer.close()
+            del old
+            self._on_switch()
+            self._tidy()
+        return given_back
+
+    def wait(self) -> None:
+        """Return when no compaction runs in another thread. They give up once the upkeep is stopping."""
+        with self._lock:
+            pass
+
+    def finish(self) -> None:
+        """At the close of the handle: remove what its own reads were using. The rest is left to the next open."""
+        for generation, reference in self._old:
+            store = reference()
+            if store is not None:
+                store.close()
+            self._remove(generation)
+
+    # --- the thread of the upkeep ----------------------------------------------------------------------------
+
+    def _due(self) -> bool:
+        """Whether a copy would give back at least as much as it writes."""
+        snapshot = self._writes.snapshot
+        for count, live in (
+            (snapshot.label_count, snapshot.live.count),
+            (snapshot.row_count, snapshot.live_rows.count),
+        ):
+            retired = count - live
+            if retired > max(RETIRED_LABELS, RETIRED_SHARE * count, _RETRY_GROWTH * self._failed_at):
+                return True
+        return False
+
+    def _patience(self) -> float | None:
+        """Seconds until the next look."""
+        if self._due():
+            return _LOOK_S
+        return _TIDY_S if self._old else None
+
+    def _look(self) -> None:
+        """A chore: compact if that is due, and remove what reads have let go of."""
+        if self._old and self._lock.acquire(blocking=False):
+            try:
+                self._tidy()
+            finally:
+                self._lock.release()
+        if not self._due():
+            self._due_since = None
+            return
+        self._due_since = self._due_since or time.monotonic()
+        if not self._upkeep.idle(_PAUSE_S) and time.monotonic() - self._due_since < _MAX_WAIT_S:
+            return
+        snapshot = self._writes.snapshot
+        retired = max(snapshot.label_count - snapshot.live.count, snapshot.row_count - snapshot.live_rows.count)
+        del snapshot
+        try:
+            self.run()
+            self._failed_at = 0
+        except ClosedError:
+            raise Stopped from None
+        except (OSError, NoPokeError, MemoryError) as error:
+            # Reported, and the old generation is as good as before. (What put durability in doubt has ended the
+            # writing of the handle by itself.)
+            self._failed_at = retired
+            self._upkeep.notes.append(f"no compaction: {error}")
+            _log.warning("%s: no compaction: %s", self._folder, error)
+
+    # --- making it -------------------------------------------------------------------------------------------
+
+    def _fill(self, new: _NewGeneration) -> None:
+        """Everything that needs no writer to wait."""
+        new.catch_up(self._writes.snapshot)
+        new.seal()
+        changes = None
+        while changes is None or FINAL_CHANGES < new.changes(self._writes.snapshot) < changes // 2:
+            source = self._writes.snapshot
+            changes = new.changes(source)
+            new.catch_up(source)
+        new.make_durable(self._upkeep.manifest)
+
+    def _switch_when_small(self, new: _NewGeneration) -> None:
+        limit = FINAL_CHANGES
+        while not self._switch(new, limit):
+            new.catch_up(self._writes.snapshot)
+            limit *= 2
+
+    def _switch(self, new: _NewGeneration, limit: int) -> bool:
+        """Hold the writers and go on in the new generation. False: too much was written since the last look."""
+        failure: BaseException | None = None
+        with self._upkeep.manifest_lock:
+            old = self._upkeep.manifest
+            with self._writes.quiesced() as source:
+                if new.changes(source) > limit:
+                    return False
+                try:
+                    if self._upkeep.stopping:
+                        raise Stopped
+                    new.catch_up(source)
+                    number = self._writes.log.number + 1
+                    manifest = replace(new.make_durable(old), first_log=number)
+                    prepare_manifest(self._folder, manifest)
+                except BaseException as error:  # noqa: BLE001  # raised below, where it does not end the writing
+                    failure = error
+                else:
+                    self._writes.log.rotate()
+                    new.named = True
+                    adopt_manifest(self._folder)  # THE SWITCH
+                    self._writes.switch(new.snapshot)
+                    self._upkeep.switched(manifest)
+        if failure is not None:
+            raise failure
+        self._drop_superfluous(old, number)
+        return True
+
+    # --- removing what is superfluous: a failure is told, and the next open tries again -------------------------
+
+    def _drop_superfluous(self, old: Manifest, first_log: int) -> None:
+        """The log, the live set and the indexes of the old generation: reads have them in memory."""
+        names = [*(f"index/{segment.name}" for segment in old.segments), old.live_file]
+        try:
+            drop_logs(self._folder / "oplog", first_log)
+            for name in filter(None, names):
+                (self._folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("%s: superfluous files stay until the next open: %s", self._folder, error)
+
+    def _tidy(self) -> None:
+        """Remove the generations that no read of this handle uses."""
+        self._old = [
+            (generation, store)
+            for generation, store in self._old
+            if store() is not None or not self._remove(generation)
+        ]
+
+    def _remove(self, generation: int) -> bool:
+        """Remove the files of an old generation. False: another handle reads them, and somebody should look again."""
+        try:
+            return remove_generation(self._folder, generation)
+        except OSError as error:
+            _log.warning("%s: files of generation %d stay until the next open: %s", self._folder, generation, error)
+            return True
+
+
+class _NewGeneration:
+    """The generation under construction."""
+
+    def __init__(self, folder: Path, old: Store, upkeep: Upkeep, fields: FieldIndexes) -> None:
+        self._folder = folder
+        self._upkeep = upkeep
+        generation = old.generation + 1
+        remove_generation(folder, generation)  # what an earlier attempt could not remove
+        self._manifest = Manifest(upkeep.manifest.settings, upkeep.manifest.identity, generation)
+        self.named = False
+        """The manifest on the medium may name it."""
+        self.store = Store(folder, self._manifest, writable=True)
+        self._files: tuple[SegmentFile, ...] = ()
+        self._label_count = 0
+        """How many labels of the old generation have been looked at."""
+        self._live = Bitmap()
+        """Old labels that are copied and live here."""
+        self._copied = np.empty(0, np.uint32)
+        self._copied_count = 0
+        """The old label of each new one, ascending; the array has room behind."""
+        self._slices = 0
+        try:
+            assert self.store.writer is not None
+            for field in fields.fields():
+                if field.ready:
+                    number = self.store.writer.add_field(field.path, automatic=field.automatic)
+                    self.store.writer.finish_field(number)
+            self.snapshot = self.store.load(self._manifest)
+        except BaseException:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Remove all of it. What cannot be removed goes at the next attempt or open."""
+        self.store.close()
+        try:
+            remove_generation(self._folder, self.store.generation)
+        except OSError as error:
+            _log.warning("%s: an unfinished generation stays until the next open: %s", self._folder, error)
+
+    def changes(self, source: Snapshot) -> int:
+        """How many versions have come or gone since the last `catch_up`."""
+        return source.label_count - self._label_count + len(_members_lost(self._live, source.live))
+
+    def catch_up(self, source: Snapshot) -> None:
+        """Bring it to the state of this snapshot of the old generation."""
+        for labels in self._slices_of(source):
+            if self._upkeep.stopping:
+                raise Stopped
+            self._copy(source, labels)
+        gone = _members_lost(self._live, source.live)
+        if len(gone):
+            retired = np.searchsorted(self._copied[: self._copied_count], gone).astype(np.uint32)
+            self._apply(_frame(self.snapshot, source, retired=retired))
+        self._label_count, self._live = source.label_count, source.live
+        self.snapshot = replace(self.snapshot, lsn=source.lsn, next_auto_id=source.next_auto_id)
+
+    def _slices_of(self, source: Snapshot) -> Iterator[npt.NDArray[np.int64]]:
+        labels = source.live.members(self._label_count, source.label_count)
+        size = max(16, min(SLICE_RECORDS, _SLICE_BYTES // source.vectors[:0].strides[0]))
+        for start in range(0, len(labels), size):
+            yield labels[start : start + size]
+
+    def _copy(self, source: Snapshot, labels: npt.NDArray[np.int64]) -> None:
+        """Copy these live versions, ascending; every byte is compared with its checksum."""
+        old = source.store
+        found = old.reader.fetch(labels.tolist())
+        rows = source.labels.view(source.label_count)["row"][labels].astype(np.int64)
+        if len(found) < len(labels):
+            raise CorruptionError("a live record is missing", file=str(old.reader.path))
+        stored = [found[label] for label in labels.tolist()]
+        if [item.row for item in stored] != rows.tolist():
+            raise CorruptionError(f"a label names another row: {old.labels.path}", file=str(old.labels.path))
+        texts = old.reader.texts(stored)
+        vectors, entries = source.vectors[rows], source.rows[rows]
+        for row, vector, crc in zip(rows.tolist(), vectors, entries["crc"].tolist(), strict=True):
+            if google_crc32c.value(vector) != crc:
+                at = row * vectors.strides[0]
+                raise CorruptionError(
+                    f"the vector in row {row} is damaged: {old.vectors.path} at byte {at}",
+                    file=str(old.vectors.path),
+                    offset=at,
+                )
+        first = self.snapshot.label_count
+        frame = replace(
+            _frame(self.snapshot, source),
+            rows=np.arange(first, first + len(labels), dtype=np.uint32),
+            previous=np.full(len(labels), NONE, np.uint32),
+            ids=[item.id for item in stored],
+            metadatas=[item.metadata for item in stored],
+            texts=[texts.get(item.label) for item in stored],
+            vectors=vectors,
+            computed=(entries["flags"] & COMPUTED).astype(np.uint8),
+        )
+        self._apply(frame)
+        stop = self._copied_count + len(labels)
+        if stop > len(self._copied):
+            self._copied = np.resize(self._copied, stop + stop // 4)
+        self._copied[self._copied_count : stop] = labels
+        self._copied_count = stop
+        self._slices += 1
+        if self._slices % _CHECKPOINT_SLICES == 0:
+            assert self.store.writer is not None
+            self.store.writer.checkpoint()
+
+    def _apply(self, frame: Frame) -> None:
+        self.snapshot = self.store.copy(self.snapshot, frame)
+
+    def seal(self) -> None:
+        """Index the rows that are there."""
+        self.snapshot, self._files = self._upkeep.seal_ahead(self.snapshot)
+
+    def make_durable(self, old: Manifest) -> Manifest:
+        """Bring all that was copied so far to the medium; the manifest that names it, but for the log. The names of the
+        files are durable once the folder is synced."""
+        assert self.store.writer is not None
+        self.store.writer.finish_copy(self.snapshot.lsn)
+        before = self._manifest.live_file
+        self._manifest = make_durable(self._folder, self._manifest, self.snapshot, first_log=old.first_log)
+        if before and before != self._manifest.live_file:
+            (self._folder / before).unlink(missing_ok=True)
+        return replace(self._manifest, segments=self._files)
+
+
+def _frame(here: Snapshot, source: Snapshot, *, retired: npt.NDArray[np.uint32] | None = None) -> Frame:
+    """A frame that adds nothing yet, in the place where the new generation stands."""
+    nothing = np.empty(0, np.uint32)
+    return Frame(
+        here.store.generation,
+        here.label_count,
+        here.row_count,
+        source.next_auto_id,
+        nothing,
+        nothing,
+        nothing if retired is None else retired,
+        [],
+        [],
+        [],
+        source.vectors[:0],
+        source.lsn,
+    )
+
+
+def _members_lost(before: Bitmap, after: Bitmap) -> npt.NDArray[np.int64]:
+    """The members of `before` that are not in `after`. Chunks that both share are not looked at."""
+    found = []
+    for at, chunk in enumerate(before.chunks):
+        other = after.chunks[at]
+        if other is not chunk:
+            bits = np.unpackbits(chunk & ~other, bitorder="little")
+            found.append(np.flatnonzero(bits) + at * len(bits))
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------
+
+
+def reclaimable_bytes(snapshot: Snapshot) -> int:
+    """What a compaction of this state would give back on disk, estimated: metadata and texts as if all versions were of
+    one size."""
+    labels, rows = snapshot.label_count - snapshot.live.count, snapshot.row_count - snapshot.live_rows.count
+    row_bytes = snapshot.vectors[:0].strides[0] + ROW_TYPE.itemsize
+    per_label = _metadata_bytes(snapshot) / max(1, snapshot.label_count) + LABEL_TYPE.itemsize
+    return rows * row_bytes + int(labels * per_label)
+
+
+def _metadata_bytes(snapshot: Snapshot) -> int:
+    return sum(
+        path.stat().st_size
+        for path in _present(snapshot.store.reader.path.parent, snapshot.store.generation, "metadata")
+    )
+
+
+def _check_room(folder: Path, snapshot: Snapshot) -> None:
+    """Raise before anything is written if the disk has no room for the new generation: a full disk would also stop
+    the writers."""
+    row_bytes = snapshot.vectors[:0].strides[0] + ROW_TYPE.itemsize + LABEL_TYPE.itemsize
+    share = snapshot.live.count / max(1, snapshot.label_count)
+    needed = int(snapshot.live.count * row_bytes + share * _metadata_bytes(snapshot))
+    needed += needed // 10 + _ROOM_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"expected {needed} free bytes for a compaction of {folder}, found {free}")
+
+
+def _present(folder: Path, generation: int, start: str) -> Iterator[Path]:
+    """The files of a generation whose names start so."""
+    for name in store_files(generation):
+        if name.startswith(start):
+            for path in (folder / name, folder / f"{name}-wal"):
+                if path.exists():
+                    yield path
+
+
+def _size_of(folder: Path, generation: int) -> int:
+    """Bytes on disk that a generation holds: sparse files by what they occupy."""
+    index = (folder / "index").glob(f"segment-{generation}-*.npk")
+    total = 0
+    for path in (*_present(folder, generation, ""), *index):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        total += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
+    return total

@@ -51,6 +51,7 @@ CHECKPOINT_BYTES = 64 * 2**20
 _IDLE_CHECKPOINT_S = 30.0
 _MIN_LIVE_ROWS = 64
 """Fewer live rows in a range tell nothing about an index over it, and are compared exactly in no time."""
+_BUILD_THREADS = max(1, (os.cpu_count() or 1) - 1)
 _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 16, 200
 
 
@@ -141,7 +142,7 @@ class Upkeep:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
             except OSError as error:
                 _log.debug("the upkeep thread keeps its priority: %s", error)
-        faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+        faiss.omp_set_num_threads(_BUILD_THREADS)
         while True:
             with self._wake:
                 if not self.stopping and not self._urgent:
@@ -290,13 +291,18 @@ class Upkeep:
         """Segments over the rows of a generation that nobody uses yet: the snapshot with them, and their files. Rows
         that no index reaches the recall on stay exact, and are looked at again once the generation is in use."""
         files: list[SegmentFile] = []
-        while (chosen := self._next_range(snapshot)) is not None:
-            segment = self._build(snapshot, *chosen, self._recipes())
-            if segment is None or not fits_memory(self._max_memory, snapshot, segment):
-                break
-            files = [file for file in files if not segment.start <= file.start < segment.stop]
-            files.append(self._write_segment(segment, segment.to_bytes(), snapshot.store.generation))
-            snapshot = with_segment(snapshot, segment)
+        threads = faiss.omp_get_max_threads()  # the setting of the calling thread, which may be a user's
+        faiss.omp_set_num_threads(_BUILD_THREADS)
+        try:
+            while (chosen := self._next_range(snapshot)) is not None:
+                segment = self._build(snapshot, *chosen, self._recipes())
+                if segment is None or not fits_memory(self._max_memory, snapshot, segment):
+                    break
+                files = [file for file in files if not segment.start <= file.start < segment.stop]
+                files.append(self._write_segment(segment, segment.to_bytes(), snapshot.store.generation))
+                snapshot = with_segment(snapshot, segment)
+        finally:
+            faiss.omp_set_num_threads(threads)
         return snapshot, tuple(files)
 
     def switched(self, manifest: Manifest) -> None:

@@ -181,7 +181,10 @@ class EmbeddedEngine:
             if self._texts is not None:
                 self._texts.close()
                 self._texts = self._texts_of = None
-            forget_saved(self.folder / "text")
+            try:
+                forget_saved(self.folder / "text")
+            except OSError as error:  # it is derived, and the next open sees that it is of another generation
+                _log.warning("%s: the text index of the generation before stays: %s", self.folder, error)
 
     def _warm(self) -> None:
         """Ask once, so that the first user's query does not pay for cold memory and unprepared statements. Only where

@@ -97,6 +97,7 @@ class Compaction:
         """Generations whose files are still there, because reads use them."""
         self._due_since: float | None = None
         self._failed_at = 0
+        self._noted = ""
         upkeep.add_chore(self._look, self._patience)
 
     def run(self) -> int:
@@ -124,15 +125,22 @@ class Compaction:
                 raise
             given_back = max(0, size - _size_of(self._folder, new.store.generation))
             self._old.append((old.generation, weakref.ref(old)))
-            note = f"compacted to generation {new.store.generation}: {given_back} bytes given back"
-            self._upkeep.notes.append(note)
-            _log.info("%s: %s in %.1f s", self._folder, note, time.monotonic() - started)
+            self._note(f"compacted to generation {new.store.generation}: {given_back} bytes given back")
+            _log.info("%s: %s in %.1f s", self._folder, self._noted, time.monotonic() - started)
             assert old.writer is not None
             old.writer.close()
             del old
             self._on_switch()
             self._tidy()
         return given_back
+
+    def _note(self, note: str) -> None:
+        """Keep the last word only: there may be thousands of compactions."""
+        notes = self._upkeep.notes
+        if self._noted in notes:
+            notes.remove(self._noted)
+        notes.append(note)
+        self._noted = note
 
     def wait(self) -> None:
         """Return when no compaction runs in another thread. They give up once the upkeep is stopping."""
@@ -192,7 +200,7 @@ class Compaction:
             # Reported, and the old generation is as good as before. (What put durability in doubt has ended the
             # writing of the handle by itself.)
             self._failed_at = retired
-            self._upkeep.notes.append(f"no compaction: {error}")
+            self._note(f"no compaction: {error}")
             _log.warning("%s: no compaction: %s", self._folder, error)
 
     # --- making it -------------------------------------------------------------------------------------------
@@ -278,7 +286,8 @@ class _NewGeneration:
         self._folder = folder
         self._upkeep = upkeep
         generation = old.generation + 1
-        remove_generation(folder, generation)  # what an earlier attempt could not remove
+        if not remove_generation(folder, generation):  # what an earlier attempt could not remove
+            raise OSError(errno.EBUSY, f"files of an unfinished generation are in use: {folder}")
         self._manifest = Manifest(upkeep.manifest.settings, upkeep.manifest.identity, generation)
         self.named = False
         """The manifest on the medium may name it."""

@@ -423,7 +423,7 @@ class EmbeddedEngine:
             view = self._text_view(snapshot.store)
             view.catch_up(snapshot)
             view.save(self._upkeep.manifest.checkpoint_lsn)
-        except SwitchedError:  # the next round looks after the new one
+        except (SwitchedError, ClosedError):  # a new generation has come: the next round looks after that
             return
         except OSError as error:  # it is derived: the next query makes it anew, or is told the same
             _log.warning("%s: the text index could not be brought up to date: %s", self.folder, error)

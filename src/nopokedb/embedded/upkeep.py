@@ -86,6 +86,8 @@ class Upkeep:
         """The handle is being closed."""
         self._last_write = time.monotonic()
         self._refused: dict[tuple[str, int], int] = {}
+        self._refused_ahead: dict[tuple[str, int], int] = {}
+        """The same of a generation that is not in use yet."""
         self._busy = False
         self._chores: list[tuple[Callable[[], None], Callable[[], float | None]]] = []
         self._thread = threading.Thread(target=self._run, name="nopokedb-upkeep", daemon=True)
@@ -289,14 +291,16 @@ class Upkeep:
 
     def seal_ahead(self, snapshot: Snapshot) -> tuple[Snapshot, tuple[SegmentFile, ...]]:
         """Segments over the rows of a generation that nobody uses yet: the snapshot with them, and their files. Rows
-        that no index reaches the recall on stay exact, and are looked at again once the generation is in use."""
+        that no index reaches the recall on stay exact, and are not tried again before they have doubled."""
         files: list[SegmentFile] = []
+        self._refused_ahead = {}
         threads = faiss.omp_get_max_threads()  # the setting of the calling thread, which may be a user's
         faiss.omp_set_num_threads(_BUILD_THREADS)
         try:
             while (chosen := self._next_range(snapshot)) is not None:
                 segment = self._build(snapshot, *chosen, self._recipes())
                 if segment is None or not fits_memory(self._max_memory, snapshot, segment):
+                    self._refused_ahead["seal", chosen[0]] = chosen[1] - chosen[0]
                     break
                 files = [file for file in files if not segment.start <= file.start < segment.stop]
                 files.append(self._write_segment(segment, segment.to_bytes(), snapshot.store.generation))
@@ -308,7 +312,7 @@ class Upkeep:
     def switched(self, manifest: Manifest) -> None:
         """A new generation is in use. Under `manifest_lock`."""
         self.manifest = manifest
-        self._refused.clear()
+        self._refused, self._refused_ahead = self._refused_ahead, {}
 
     def _refuse(self, purpose: str, start: int, stop: int, reason: str) -> None:
         self._refused[purpose, start] = stop - start

@@ -15,7 +15,7 @@ from model import Model, assert_answers, assert_same, dump
 from test_concurrency import run_all, vector_of
 
 from nopokedb import ClosedError, CorruptionError, NeedsReopenError, NoPokeDB, ReadOnlyError
-from nopokedb.embedded import compaction, upkeep
+from nopokedb.embedded import compaction, new_generation, upkeep
 
 DIM = 8
 
@@ -322,7 +322,7 @@ def test_writers_and_readers_go_on(
     monkeypatch.setattr(upkeep, "SEAL_ROWS", 512)
     monkeypatch.setattr(upkeep, "CHECKPOINT_BYTES", 100_000)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
-    monkeypatch.setattr(compaction, "SLICE_RECORDS", 64)
+    monkeypatch.setattr(new_generation, "SLICE_RECORDS", 64)
     monkeypatch.setattr(compaction, "FINAL_CHANGES", 16)
     db = open_db(dim=DIM, indexed_fields=["b"])
     stop = threading.Event()
@@ -412,14 +412,14 @@ def test_writers_wait_only_for_the_end(open_db: Callable[..., NoPokeDB], monkeyp
     db = open_db(dim=DIM)
     fill(db)
     inside, gate = threading.Event(), threading.Event()
-    real = compaction._NewGeneration.seal
+    real = compaction.NewGeneration.seal
 
     def slow(self: Any) -> None:
         inside.set()
         assert gate.wait(60)
         real(self)
 
-    monkeypatch.setattr(compaction._NewGeneration, "seal", slow)
+    monkeypatch.setattr(compaction.NewGeneration, "seal", slow)
     thread = threading.Thread(target=db.compact)
     thread.start()
     assert inside.wait(60)
@@ -441,14 +441,14 @@ def test_a_close_ends_a_compaction(open_db: Callable[..., NoPokeDB], monkeypatch
     fill(db)
     want = dump(db)
     inside = threading.Event()
-    real = compaction._NewGeneration.seal
+    real = compaction.NewGeneration.seal
 
     def slow(self: Any) -> None:
         inside.set()
         wait_for(lambda: db._engine._upkeep.stopping)  # type: ignore[attr-defined]
         real(self)
 
-    monkeypatch.setattr(compaction._NewGeneration, "seal", slow)
+    monkeypatch.setattr(compaction.NewGeneration, "seal", slow)
     errors: list[BaseException] = []
 
     def compact() -> None:

@@ -15,7 +15,7 @@ from model import Model, assert_answers, assert_same, dump
 from test_concurrency import run_all, vector_of
 
 from nopokedb import ClosedError, CorruptionError, NeedsReopenError, NoPokeDB, ReadOnlyError
-from nopokedb.embedded import compaction, new_generation, upkeep
+from nopokedb.embedded import compaction, new_generation, text_view, texts, upkeep
 
 DIM = 8
 
@@ -127,14 +127,17 @@ def test_automatic_ids_are_never_used_again(open_db: Callable[..., NoPokeDB]) ->
         assert batch.add(vector_of(9, 0)) == 5
         raise ZeroDivisionError
     db.delete_many(range(5))
-    db.compact()
-    assert len(db) == 0 and db.stats().label_count == 0
-    assert db.add(vector_of(1, 1)) == 6
-    db.delete(6)
+    with pytest.raises(ZeroDivisionError), db.batch() as batch:
+        assert batch.add(vector_of(9, 0)) == 6
+        db.compact()
+        assert len(db) == 0 and db.stats().label_count == 0
+        assert db.add(vector_of(1, 1)) == 7
+        raise ZeroDivisionError
+    db.delete(7)
     db.compact()
     db.close()
     with open_db() as again:
-        assert again.add(vector_of(2, 0)) == 7
+        assert again.add(vector_of(2, 0)) == 8
         assert list(again.scan()) and again.stats().generation == 3
 
 
@@ -177,10 +180,11 @@ def test_vectors_made_of_texts_stay_such(open_db: Callable[..., NoPokeDB]) -> No
     assert np.array_equal(db["given"].vector, vector_of(0, 0))
 
 
-def test_texts_are_found_as_before(open_db: Callable[..., NoPokeDB]) -> None:
+def test_texts_are_found_as_before(open_db: Callable[..., NoPokeDB], monkeypatch: pytest.MonkeyPatch) -> None:
     """Full-text search goes by labels, which are other ones afterwards: in this handle and the next, with an index that
     was saved before or not."""
     pytest.importorskip("tantivy")
+    real_add = text_view.TextView._add
     db = open_db(dim=DIM)
     fill(db)
 
@@ -189,8 +193,23 @@ def test_texts_are_found_as_before(open_db: Callable[..., NoPokeDB]) -> None:
 
     before = found(db)
     assert any(before)
+    monkeypatch.setattr(text_view.TextView, "_add", None)  # no text is read for a query
+    prepared: list[Any] = []
+    real_prepare = texts.Texts.prepare
+
+    def prepare(self: texts.Texts, snapshot: Any) -> None:
+        with monkeypatch.context() as undone:
+            undone.setattr(text_view.TextView, "_add", real_add)
+            real_prepare(self, snapshot)
+        prepared.append(snapshot.label_count)
+
+    monkeypatch.setattr(texts.Texts, "prepare", prepare)
     db.compact()
-    assert found(db) == before
+    assert found(db) == before and prepared == [len(db)]
+    monkeypatch.undo()
+    db.add(vector_of(0, 0), id="later", text="a word of its own")
+    assert db.query(text="word", k=1)[0].id == "later"
+    db.delete("later")
     db.close()
     with open_db() as again:
         assert found(again) == before

@@ -1,7 +1,7 @@
 """Compaction: a new generation without what was replaced or deleted, made beside the one in use.
 
     copy the live records of a snapshot, slice by slice             writers and readers go on
-    index the new rows, as the tail is sealed                       so that answers stay quick
+    index the new rows, as the tail is sealed, and the texts        so that answers stay quick
     copy what was written meanwhile, until the rest is small        each round is shorter than the one before
     make all of it durable                                          so that the last step has little to sync
     hold the writers: copy the rest, make it durable, rotate the log,
@@ -41,6 +41,7 @@ from nopokedb.embedded.storage.columns import LABEL_TYPE, ROW_TYPE
 from nopokedb.embedded.storage.manifest import Manifest, adopt_manifest, prepare_manifest
 from nopokedb.embedded.storage.oplog import drop_logs
 from nopokedb.embedded.store import Store
+from nopokedb.embedded.texts import Texts
 from nopokedb.embedded.upkeep import Upkeep
 from nopokedb.embedded.write_path import WritePath
 from nopokedb.errors import ClosedError, NoPokeError
@@ -73,14 +74,17 @@ class Compaction:
         writes: WritePath,
         upkeep: Upkeep,
         fields: FieldIndexes,
+        texts: Texts,
         *,
-        on_switch: Callable[[], None],
+        on_switch: Callable[[], object],
     ) -> None:
         self._folder = folder
         self._writes = writes
         self._upkeep = upkeep
         self._fields = fields
+        self._texts = texts
         self._on_switch = on_switch
+        """Told that what reads hold of the old generation can go."""
         self._lock = threading.Lock()  # one at a time
         self._old: list[tuple[int, weakref.ref[Store]]] = []
         """Generations whose files are still there, because reads use them."""
@@ -108,6 +112,7 @@ class Compaction:
                 self._switch_when_small(new)
             except BaseException as error:
                 if not new.named:
+                    self._texts.give_up()
                     new.drop()
                 if isinstance(error, Stopped):
                     raise ClosedError("the database was closed during a compaction, which was given up") from None
@@ -119,6 +124,7 @@ class Compaction:
             assert old.writer is not None
             old.writer.close()
             del old
+            self._texts.switched(new.store)
             self._on_switch()
             self._tidy()
         return given_back
@@ -198,6 +204,7 @@ class Compaction:
         """Everything that needs no writer to wait."""
         new.catch_up(self._writes.snapshot)
         new.seal()
+        self._texts.prepare(new.snapshot)
         changes = None
         while changes is None or FINAL_CHANGES < new.changes(self._writes.snapshot) < changes // 2:
             source = self._writes.snapshot

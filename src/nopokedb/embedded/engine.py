@@ -7,7 +7,6 @@ The only module that knows all the parts. Writing handles own a `WritePath` and 
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import logging
 import os
 import threading
@@ -33,8 +32,7 @@ from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
 from nopokedb.embedded.store import Store
-from nopokedb.embedded.text_files import forget_saved
-from nopokedb.embedded.text_view import TextView, text_identity
+from nopokedb.embedded.texts import SwitchedError, Texts
 from nopokedb.embedded.upkeep import Upkeep, load_segments
 from nopokedb.embedded.write_path import WritePath
 from nopokedb.engine import Answer, Order, Query, SegmentStats, Stats, Write
@@ -52,10 +50,6 @@ _opening: set[EmbeddedEngine] = set()
 """Engines that hold their lock but are not open yet."""
 _kept_after_fork: list[Any] = []
 """Engines of the parent: to close their SQLite connections in a child could touch the parent's files."""
-
-
-class SwitchedError(Exception):
-    """A new generation came in the middle of a question; it is asked again."""
 
 
 class EmbeddedEngine:
@@ -78,9 +72,6 @@ class EmbeddedEngine:
         self._notes: list[str] = []
         self._lock: WriterLock | None = None
         self._follower: Follower | None = None
-        self._texts: TextView | None = None
-        self._texts_of: Store | None = None
-        self._texts_lock = threading.Lock()
         self._cache_bytes = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         if read_only:
             manifest = recovery.require_collection(folder)
@@ -91,7 +82,7 @@ class EmbeddedEngine:
             except BaseException:
                 self._follower.close()
                 raise
-            self._begin_reading(manifest.settings, self._follower.snapshot)
+            self._begin_reading(manifest, self._follower.snapshot)
         else:
             manifest = self._open_writer(settings, indexed_fields, durability, max_memory)
         self.dim = manifest.settings.dim
@@ -144,18 +135,28 @@ class EmbeddedEngine:
             )
             self._upkeep = Upkeep(folder, manifest, self._writes, max_memory=max_memory)
             self._fields = FieldIndexes(self._writes, self._upkeep)
-            self._compaction = Compaction(folder, self._writes, self._upkeep, self._fields, on_switch=self._switched)
             self._upkeep.add_chore(self._keep_texts)
             if found.dirty:
                 self._upkeep.checkpoint()
             self._lock.publish(snapshot.lsn)
-            self._begin_reading(manifest.settings, snapshot)
+            self._begin_reading(manifest, snapshot)
+            self._compaction = Compaction(
+                folder,
+                self._writes,
+                self._upkeep,
+                self._fields,
+                self._texts,
+                on_switch=lambda: self._reads_of(self._writes.snapshot),
+            )
             self._upkeep.start()
             opened.pop_all()
         return manifest
 
-    def _begin_reading(self, settings: Settings, snapshot: Snapshot) -> None:
-        self.settings, self.space = settings, settings.space
+    def _begin_reading(self, manifest: Manifest, snapshot: Snapshot) -> None:
+        self.settings = settings = manifest.settings
+        self.space = settings.space
+        folder = None if self.read_only else self.folder
+        self._texts = Texts(folder, settings.text_language, manifest.identity, lambda: self.snapshot().store)
         self._reads = self._new_reads(snapshot.store, None)
 
     def _new_reads(self, store: Store, before: ReadPath | None) -> ReadPath:
@@ -173,18 +174,6 @@ class EmbeddedEngine:
             if snapshot.store is self.snapshot().store:
                 self._reads = reads
         return reads
-
-    def _switched(self) -> None:
-        """A new generation has come: let go of the old one as far as no read in progress uses it."""
-        self._reads_of(self._writes.snapshot)
-        with self._texts_lock:
-            if self._texts is not None:
-                self._texts.close()
-                self._texts = self._texts_of = None
-            try:
-                forget_saved(self.folder / "text")
-            except OSError as error:  # it is derived, and the next open sees that it is of another generation
-                _log.warning("%s: the text index of the generation before stays: %s", self.folder, error)
 
     def _warm(self) -> None:
         """Ask once, so that the first user's query does not pay for cold memory and unprepared statements. Only where
@@ -255,21 +244,7 @@ class EmbeddedEngine:
                 raise SwitchedError
             return snapshot
 
-        return Ranking(reads, take_snapshot, lambda: self._text_view(reads.store), query).answers()
-
-    def _text_view(self, store: Store) -> TextView:
-        """The text index, made at the first use. A writing handle keeps it in the folder, a reader in memory."""
-        with self._texts_lock:
-            if store is not self.snapshot().store:
-                raise SwitchedError
-            if self._texts is None or self._texts_of is not store:
-                if self._texts is not None:
-                    self._texts.close()
-                folder = None if self.read_only else self.folder
-                identity = text_identity(self._manifest().identity, store.generation)
-                self._texts = TextView(folder, self.settings.text_language, store.reader, identity)
-                self._texts_of = store
-            return self._texts
+        return Ranking(reads, take_snapshot, lambda: self._texts.view(reads.store), query).answers()
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
         return self._read(lambda reads, snapshot: reads.get(snapshot, ids, include))
@@ -350,8 +325,11 @@ class EmbeddedEngine:
         log_bytes = sum(size for path, size in sizes.items() if path.parent.name == "oplog")
         derived = (self.folder / "index", self.folder / "text")
         index_bytes = sum(size for path, size in sizes.items() if not {*derived}.isdisjoint(path.parents))
-        texts = self._texts.notes if self._texts is not None else ()
-        notes = (*self._notes, *texts, *(self._follower.notes if self._follower is not None else self._upkeep.notes))
+        notes = (
+            *self._notes,
+            *self._texts.notes,
+            *(self._follower.notes if self._follower is not None else self._upkeep.notes),
+        )
         return Stats(
             path=str(self.folder),
             dim=self.dim,
@@ -397,7 +375,7 @@ class EmbeddedEngine:
             self._unusable = ClosedError
             _engines.discard(self)
             if self._follower is not None:
-                self._close_texts(None)
+                self._texts.close(None)
                 self._follower.close()
                 return
             self._upkeep.stop()
@@ -408,32 +386,14 @@ class EmbeddedEngine:
                 closing.callback(self._compaction.finish)
                 closing.callback(lambda: self._writes.snapshot.store.close())
                 closing.callback(self._writes.log.close)
-                closing.callback(lambda: self._close_texts(self._upkeep.manifest.checkpoint_lsn))
+                closing.callback(lambda: self._texts.close(self._upkeep.manifest.checkpoint_lsn))
                 self._writes.shut()
                 self._upkeep.finish()
 
     def _keep_texts(self) -> None:
-        """For the background thread: bring the text index up to date in a pause, and keep it for the next open. One
-        that nobody has asked for in this folder is not made."""
-        used = self._texts is not None or (self.folder / "text").is_dir()
-        if not used or not self._upkeep.resting or importlib.util.find_spec("tantivy") is None:
-            return
-        try:
-            snapshot = self._writes.snapshot
-            view = self._text_view(snapshot.store)
-            view.catch_up(snapshot)
-            view.save(self._upkeep.manifest.checkpoint_lsn)
-        except (SwitchedError, ClosedError):  # a new generation has come: the next round looks after that
-            return
-        except OSError as error:  # it is derived: the next query makes it anew, or is told the same
-            _log.warning("%s: the text index could not be brought up to date: %s", self.folder, error)
-
-    def _close_texts(self, durable_lsn: int | None) -> None:
-        with self._texts_lock:
-            if self._texts is not None:
-                if durable_lsn is not None:
-                    self._texts.save(durable_lsn)
-                self._texts.close()
+        """For the background thread: look after the text index in a pause."""
+        if self._upkeep.resting:
+            self._texts.keep(self._writes.snapshot, self._upkeep.manifest.checkpoint_lsn)
 
     def _release_lock(self) -> None:
         assert self._lock is not None

@@ -101,6 +101,12 @@ class TextView:
         self._saved_lsn = -1
         self._closed = False
 
+    def successor(self, reader: TextReader, identity: int) -> TextView:
+        """The view of the next generation, beside this one: nothing that was saved before it is taken for its own."""
+        view = TextView(None, self._language, reader)
+        view._files = None if self._files is None else self._files.successor(identity)
+        return view
+
     @property
     def lsn(self) -> int | None:
         """The lsn that the index equals; None before the first use and after an error."""

@@ -24,8 +24,10 @@ from nopokedb import (
 )
 from nopokedb.embedded import compensation, upkeep
 from nopokedb.errors import ReadOnlyError
+from nopokedb.records import Part
 
 DIM = 6
+PARTS: tuple[Part, ...] = ("metadata", "vector", "text")
 
 
 def change(db: NoPokeDB, rng: np.random.Generator, model: Model) -> None:
@@ -184,7 +186,7 @@ def test_a_damaged_snapshot_is_reported_and_set_aside(open_db: Callable[..., NoP
     db.snapshot("s")
     db.snapshot("sound")
     content = dump(db)
-    path = tmp_path / "db" / "snapshots" / "s.npks"
+    path = tmp_path / "db" / "snapshots" / "s@1.npks"
     data = path.read_bytes()
     for at in range(0, len(data), 97 if len(data) > 2000 else 1):
         path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
@@ -201,4 +203,45 @@ def test_a_damaged_snapshot_is_reported_and_set_aside(open_db: Callable[..., NoP
     assert [p.repaired for p in check(tmp_path / "db", repair=True)] == [True]
     again = open_db()
     assert [item.name for item in again.snapshots()] == ["sound"] and dump(again) == content
-    assert (tmp_path / "db" / "quarantine-1" / "snapshots" / "s.npks").exists()
+    assert (tmp_path / "db" / "quarantine-1" / "snapshots" / "s@1.npks").exists()
+
+
+def test_a_compaction_keeps_what_snapshots_need(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
+    """Versions that only a snapshot needs survive compactions, with new numbers; dropped with it, they go."""
+    db = open_db(dim=DIM, indexed_fields=("v",))
+    model = Model(DIM, "cosine")
+    for _ in range(6):
+        change(db, rng, model)
+    db.snapshot("first")
+    first = [(record.id, record.metadata, record.text, record.vector.tobytes()) for record in db.scan(include=PARTS)]
+    held = db.at("first")
+    for name in ("second", "third"):
+        for _ in range(6):
+            change(db, rng, model)
+        db.snapshot(name)
+        db.compact()
+        assert_same(db, model)
+        for view in (db.at("first"), held):
+            now = [
+                (record.id, record.metadata, record.text, record.vector.tobytes())
+                for record in view.scan(include=PARTS)
+            ]
+            assert now == first
+    assert [named.name for named in db.snapshots()] == ["first", "second", "third"]
+    db.close()
+    assert not check(db.path)
+    db = open_db()
+    query = rng.standard_normal(DIM)
+    assert {hit.id for hit in db.at("first").query(query, k=100, where={"$id": {"$exists": True}})} == {
+        record[0] for record in first
+    }
+    assert db.at("first").count({"v": {"$gte": 0}}) == sum("v" in record[1] for record in first)
+    db.rollback("first")
+    again = [(record.id, record.metadata, record.text, record.vector.tobytes()) for record in db.scan(include=PARTS)]
+    assert again == first
+    for name in ("first", "second", "third"):
+        db.drop_snapshot(name)
+    db.compact()
+    stats = db.stats()
+    assert stats.label_count == stats.count == len(first) and not stats.snapshots
+    assert db.compact() == 0

@@ -196,6 +196,11 @@ class Machine(RuleBasedStateMachine):
         self.db.save()
 
     @rule()
+    def compact(self) -> None:
+        self.db.compact()
+        assert self.db.stats().label_count == len(self.model.records)
+
+    @rule()
     def reopen(self) -> None:
         self.db.close()
         self.db = NoPokeDB(path=self.db.path)

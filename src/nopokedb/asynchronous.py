@@ -169,6 +169,10 @@ class AsyncNoPokeDB:
         """See `NoPokeDB.query_many`."""
         return await self._run(NoPokeDB.query_many, vectors, k, ef, **options)
 
+    async def compact(self) -> int:
+        """See `NoPokeDB.compact`."""
+        return await self._run(NoPokeDB.compact)
+
     async def save(self) -> None:
         """See `NoPokeDB.save`."""
         await self._run(NoPokeDB.save)

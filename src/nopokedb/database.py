@@ -280,6 +280,15 @@ class NoPokeDB(Reading, Keeping):
         """Drop the index on a field. False if there was none."""
         return self._engine.drop_index(indexable(field))
 
+    def compact(self) -> int:
+        """Give back the space of replaced and deleted records; the number of bytes on disk. Runs by itself once most
+        versions are such. Reading and writing go on meanwhile; ids and records stay what they are.
+
+        What a scan or a read-only handle still uses goes when it ends. Raises `CorruptionError` if a record is damaged
+        and OSError if the disk is too full, and has then changed nothing.
+        """
+        return self._engine.compact()
+
     def save(self) -> None:
         """Checkpoint: bring the stores up to date on the medium and empty the log. Writes are durable without it;
         the next open is quicker after it."""

@@ -126,6 +126,10 @@ class Stats:
     """Part of `disk_bytes` that is derived and may be deleted."""
     cache_bytes: int
     """Records and filters kept in memory."""
+    generation: int
+    """1, and one more for each compaction."""
+    reclaimable_bytes: int
+    """What a compaction would give back on disk, estimated."""
     indexed_fields: tuple[str, ...]
     """Fields with an index, as paths; those that were indexed because filters use them often included."""
     read_only: bool
@@ -201,6 +205,11 @@ class Engine(Moment, Protocol):
 
     def create_index(self, path: tuple[str, ...]) -> None: ...
     def drop_index(self, path: tuple[str, ...]) -> bool: ...
+
+    def compact(self) -> int:
+        """Give back what replaced and deleted records hold on disk; how many bytes that is."""
+        ...
+
     def save(self) -> None: ...
     def undo(self) -> int: ...
     def check(self, deep: bool) -> list[Problem]: ...

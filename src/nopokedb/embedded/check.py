@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from nopokedb.embedded import named
 from nopokedb.embedded.check_metadata import MetadataFindings, inspect_metadata
-from nopokedb.embedded.recovery import decode_entries, leftovers, require_collection
+from nopokedb.embedded.leftovers import leftovers
+from nopokedb.embedded.recovery import decode_entries, require_collection
 from nopokedb.embedded.resolve import Position
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage import manifest as manifests
@@ -106,11 +107,11 @@ def inspect(folder: Path, manifest: Manifest, *, deep: bool, moment: Moment | No
     if moment is not None:
         _check_frames_in_columns(folder, manifest, found)
     _check_indexes(folder, manifest, found, deep=deep)
-    for name in named.names(folder):
+    for name in named.names(folder, manifest):
         try:
             named.load(folder, name, manifest)
         except (CorruptionError, SnapshotNotFoundError) as error:
-            path = folder / named.FOLDER / f"{name}.npks"
+            path = named.path_of(folder, name, manifest)
             found.add("snapshot", "error", str(error), path, getattr(error, "offset", None))
     if moment is None:
         for path in leftovers(folder, manifest):

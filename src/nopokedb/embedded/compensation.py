@@ -27,15 +27,13 @@ from nopokedb.errors import CorruptionError, InvalidInputError, NothingToUndoErr
 from nopokedb.records import Id, check_batch_bytes
 
 
-def undo_frame(
-    frame: Frame, reader: MetadataReader, position: Position, snapshot: Snapshot
-) -> tuple[Drafted | None, int]:
+def undo_frame(frame: Frame, position: Position, snapshot: Snapshot) -> tuple[Drafted | None, int]:
     """The batch that takes back `frame`, the last one, and how many records it changes."""
     new = range(frame.first_label, frame.first_label + frame.label_count)
     retire = [label for label in new if label in snapshot.live]
     # Labels that the batch both wrote and retired never were visible.
     restore = [label for label in frame.retired.tolist() if label < frame.first_label]
-    return exchange_frame(retire, restore, reader, position, snapshot, generation=frame.generation)
+    return exchange_frame(retire, restore, position, snapshot)
 
 
 def undo_last(writes: WritePath, store: Store) -> int:
@@ -45,7 +43,7 @@ def undo_last(writes: WritePath, store: Store) -> int:
     def draft(position: Position, snapshot: Snapshot) -> Drafted | None:
         nonlocal changed
         frame = _last_frame(writes, store, snapshot)
-        drafted, changed = undo_frame(frame, store.reader, position, snapshot)
+        drafted, changed = undo_frame(frame, position, snapshot)
         return drafted
 
     writes.write_drafted(draft)
@@ -66,27 +64,23 @@ def _last_frame(writes: WritePath, store: Store, snapshot: Snapshot) -> Frame:
     return decode_frame(entry.payload, entry.lsn)
 
 
-def rollback_frame(
-    live: Bitmap, reader: MetadataReader, position: Position, snapshot: Snapshot, *, generation: int
-) -> tuple[Drafted | None, int]:
+def rollback_frame(live: Bitmap, position: Position, snapshot: Snapshot) -> tuple[Drafted | None, int]:
     """The batch that makes exactly the content of the labels `live` visible again, and how many records change."""
     now = snapshot.live.members(0, snapshot.label_count)
     then = live.members(0, snapshot.label_count)
     retire: npt.NDArray[np.int64] = np.setdiff1d(now, then, assume_unique=True)
     restore: npt.NDArray[np.int64] = np.setdiff1d(then, now, assume_unique=True)
-    return exchange_frame(retire.tolist(), restore.tolist(), reader, position, snapshot, generation=generation)
+    return exchange_frame(retire.tolist(), restore.tolist(), position, snapshot)
 
 
 def exchange_frame(
     retire: Sequence[int],
     restore: Sequence[int],
-    reader: MetadataReader,
     position: Position,
     snapshot: Snapshot,
-    *,
-    generation: int,
 ) -> tuple[Drafted | None, int]:
     """The batch that retires live labels and brings the content of retired ones back, and how many records change."""
+    reader = snapshot.store.reader
     if not retire and not restore:
         return None, 0
     old = _fetched(reader, restore)
@@ -114,7 +108,6 @@ def exchange_frame(
         [(old[label], texts.get(label)) for label in restore],
         position,
         snapshot,
-        generation=generation,
     )
     ids: set[Id] = {gone[label].id for label in retire}
     return (drafted, sorted_ids(ids - back)), len(ids | back)
@@ -125,8 +118,6 @@ def frame_of(
     versions: Sequence[tuple[Stored, str | None]],
     position: Position,
     snapshot: Snapshot,
-    *,
-    generation: int,
 ) -> Frame:
     """A frame that retires labels and writes these versions again, each on the row that it names."""
     if position.next_label + len(versions) >= MAX_ENTRIES:
@@ -134,7 +125,7 @@ def frame_of(
     check_batch_bytes(sum(len(item.metadata) + len((text or "").encode()) for item, text in versions))
     rows = np.array([item.row for item, _ in versions], np.uint32)
     return Frame(
-        generation,
+        snapshot.store.generation,
         position.next_label,
         position.next_row,
         position.next_auto_id,

@@ -21,29 +21,31 @@ import numpy as np
 
 from nopokedb.backups import Backup
 from nopokedb.embedded import named, recovery
+from nopokedb.embedded.agreement import check_fields, check_settings
 from nopokedb.embedded.allowed import FilterCache
 from nopokedb.embedded.backup import Source, write_backup
 from nopokedb.embedded.check import check_reading, check_writing
+from nopokedb.embedded.compaction import Compaction
 from nopokedb.embedded.compensation import frame_of, rollback_frame, undo_last
 from nopokedb.embedded.field_indexes import FieldIndexes
 from nopokedb.embedded.follower import Follower
 from nopokedb.embedded.moments import MomentReads
+from nopokedb.embedded.ranking import Ranking
 from nopokedb.embedded.read_path import ReadPath, RecordCache
 from nopokedb.embedded.resolve import Position
-from nopokedb.embedded.scanning import selected_ids
+from nopokedb.embedded.scanning import facet, scan, selected_ids
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.statistics import stats_of
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
 from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.store import Store
-from nopokedb.embedded.text_keeping import TextKeeping
-from nopokedb.embedded.text_view import TextView
+from nopokedb.embedded.texts import SwitchedError, Texts
 from nopokedb.embedded.upkeep import Upkeep, load_segments
 from nopokedb.embedded.write_path import Drafted, WritePath
 from nopokedb.engine import Answer, Moment, NamedSnapshot, Order, Query, Stats, Write
-from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
-from nopokedb.filters import Filter, Scalar, path_text
+from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError
+from nopokedb.filters import Filter, Scalar
 from nopokedb.filters import Path as FieldPath
 from nopokedb.problems import Problem
 from nopokedb.records import Id, Part, Record
@@ -79,28 +81,21 @@ class EmbeddedEngine:
         self._notes: list[str] = []
         self._lock: WriterLock | None = None
         self._follower: Follower | None = None
+        self._cache_bytes = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         if read_only:
             manifest = recovery.require_collection(folder)
-            _check_settings(folder, manifest.settings, settings)
+            check_settings(folder, manifest.settings, settings)
             self._follower = Follower(folder, max_memory=max_memory)
             try:
-                _check_fields(folder, self._follower.store, indexed_fields)
+                check_fields(folder, self._follower.snapshot.store, indexed_fields)
             except BaseException:
                 self._follower.close()
                 raise
+            self._begin_reading(manifest, self._follower.snapshot)
         else:
             manifest = self._open_writer(settings, indexed_fields, durability, max_memory)
-        self.settings = manifest.settings
-        self.dim, self.space = manifest.settings.dim, manifest.settings.space
+        self.dim = manifest.settings.dim
         self.embed_name, self.embed_fingerprint = manifest.settings.embed_name, manifest.settings.embed_fingerprint
-        limit = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
-        self._cache = RecordCache(limit)
-        self._filters = FilterCache(limit, self._filter_searched)
-        self._texts = TextKeeping(None if read_only else folder, manifest.settings.text_language, self._labels_identity)
-        self._now = MomentReads(
-            self.dim, self.space, self._read, self.snapshot, lambda: self._texts.view(self._store())
-        )
-        self._attach(self._store())
         self._warm()
         _engines.add(self)
         _opening.discard(self)
@@ -126,12 +121,12 @@ class EmbeddedEngine:
             if manifest is None:
                 assert settings is not None
                 manifest = recovery.create(folder, settings, indexed_fields)
-            _check_settings(folder, manifest.settings, settings)
+            check_settings(folder, manifest.settings, settings)
             self._durable = durable = durability == "full"
             found = recovery.open_for_writing(folder, manifest, durable=durable)
             opened.callback(found.store.close)
             opened.callback(found.log.close)
-            _check_fields(folder, found.store, indexed_fields)
+            check_fields(folder, found.store, indexed_fields)
             snapshot, usable, notes = load_segments(folder, found.manifest, found.snapshot, max_memory)
             manifest = replace(found.manifest, segments=usable)
             if usable != found.manifest.segments:
@@ -145,23 +140,49 @@ class EmbeddedEngine:
                 snapshot,
                 durable=durable,
                 on_publish=self._published,
-                select=lambda where, state: selected_ids(self._reads, state, where),
+                select=lambda where, state: selected_ids(self._reads_of(state), state, where),
             )
-            self._upkeep = Upkeep(folder, manifest, found.store, self._writes, max_memory=max_memory)
-            self._writer_store = found.store
-            self._fields = FieldIndexes(found.store, self._writes, self._upkeep)
+            self._upkeep = Upkeep(folder, manifest, self._writes, max_memory=max_memory)
+            self._fields = FieldIndexes(self._writes, self._upkeep)
             self._upkeep.add_chore(self._keep_texts)
             if found.dirty:
                 self._upkeep.checkpoint()
             self._lock.publish(snapshot.lsn)
+            self._begin_reading(manifest, snapshot)
+            self._compaction = Compaction(
+                folder,
+                self._writes,
+                self._upkeep,
+                self._fields,
+                self._texts,
+                on_switch=lambda: self._reads_of(self._writes.snapshot),
+            )
             self._upkeep.start()
             opened.pop_all()
         return manifest
 
-    def _attach(self, store: Store) -> None:
-        self._reads = ReadPath(
-            self.space, store.reader, str(store.vectors.path), str(store.labels.path), self._cache, self._filters
-        )
+    def _begin_reading(self, manifest: Manifest, snapshot: Snapshot) -> None:
+        self.settings = settings = manifest.settings
+        self.space = settings.space
+        folder = None if self.read_only else self.folder
+        self._texts = Texts(folder, settings.text_language, manifest.identity, lambda: self.snapshot().store)
+        self._reads = self._new_reads(snapshot.store, None)
+
+    def _new_reads(self, store: Store, before: ReadPath | None) -> ReadPath:
+        """The read path on this store. Its caches go by label, so they are taken over only within a generation."""
+        if before is not None and before.store.generation == store.generation:
+            return ReadPath(self.space, store, before.cache, before.filters)
+        limit = self._cache_bytes
+        return ReadPath(self.space, store, RecordCache(limit), FilterCache(limit, self._filter_searched))
+
+    def _reads_of(self, snapshot: Snapshot) -> ReadPath:
+        """The read path for a snapshot, which may be one of before a new generation or a refresh."""
+        reads = self._reads
+        if reads.store is not snapshot.store:
+            reads = self._new_reads(snapshot.store, reads)
+            if snapshot.store is self.snapshot().store:
+                self._reads = reads
+        return reads
 
     def _warm(self) -> None:
         """Ask once, so that the first user's query does not pay for cold memory and unprepared statements. Only where
@@ -169,7 +190,7 @@ class EmbeddedEngine:
         if self.snapshot().segments:
             query = np.ones((1, self.dim), np.float32)
             try:
-                self._read(lambda reads: reads.query(self.snapshot(), Query(query, 10, None, ("metadata",))))
+                self._read(lambda reads, snapshot: reads.query(snapshot, Query(query, 10, None, ("metadata",))))
             except CorruptionError as error:  # whoever asks for the damaged record will be told again
                 self._notes.append(str(error))
 
@@ -177,9 +198,6 @@ class EmbeddedEngine:
         assert self._lock is not None
         self._lock.publish(snapshot.lsn)
         self._upkeep.notice(snapshot)
-
-    def _store(self) -> Store:
-        return self._follower.store if self._follower is not None else self._writer_store
 
     def snapshot(self) -> Snapshot:
         """The state that a read starting now sees."""
@@ -218,16 +236,37 @@ class EmbeddedEngine:
         """See `nopokedb.engine.Engine.query`."""
         if self._follower is None:
             self._upkeep.scrub.raise_if_damaged(self.snapshot())
-        return self._now.query(query)
+        if query.plain:
+            found: list[Answer] = [*self._read(lambda reads, snapshot: reads.query(snapshot, query))]
+            return found
+        while True:
+            store = self.snapshot().store
+            try:
+                return self._read(lambda reads, _: self._ranked(reads, query))
+            except (SwitchedError, ClosedError):
+                # A label means nothing in another generation: the question is asked anew, of the present one.
+                if store is self.snapshot().store:
+                    raise
+
+    def _ranked(self, reads: ReadPath, query: Query) -> list[Answer]:
+        def take_snapshot() -> Snapshot:
+            snapshot = self.snapshot()
+            if snapshot.store is not reads.store:
+                raise SwitchedError
+            return snapshot
+
+        return Ranking(reads, take_snapshot, lambda: self._texts.view(reads.store), query).answers()
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
-        return self._now.get(ids, include)
+        return self._read(lambda reads, snapshot: reads.get(snapshot, ids, include))
 
     def exists(self, id_: Id) -> bool:
-        return self._now.exists(id_)
+        return self._read(lambda reads, snapshot: reads.find(snapshot, [id_])[0] is not None)
 
     def count(self, where: Filter | None) -> int:
-        return self._now.count(where)
+        if where is None:
+            return self.snapshot().live.count
+        return self._read(lambda reads, snapshot: reads.passing(snapshot, where).total)
 
     def scan(
         self,
@@ -237,25 +276,27 @@ class EmbeddedEngine:
         limit: int | None,
         include: Sequence[Part],
     ) -> Iterator[Record]:
-        return self._now.scan(where, order_by, after, limit, include)
+        snapshot = self.snapshot()
+        reads = self._reads_of(snapshot)  # also for pages that are read after a new generation has come
+        return scan(lambda read: self._read_open(reads, read), snapshot, where, order_by, after, limit, include)
 
     def facet(self, path: FieldPath, where: Filter | None, limit: int) -> list[tuple[Scalar, int]]:
-        return self._now.facet(path, where, limit)
+        return self._read(lambda reads, snapshot: facet(reads, snapshot, path, where, limit))
 
-    def _read(self, read: Callable[[ReadPath], T]) -> T:
-        """Run a read on the current stores. It may be part of a longer one that began before the handle was closed."""
+    def _read_open(self, reads: ReadPath, read: Callable[[ReadPath], T]) -> T:
+        """A read that is part of a longer one: the handle may have been closed since that began."""
         if self._unusable is not None:
             self._raise_unusable()
-        if self._follower is None:
-            return read(self._reads)
-        return self._follower.guarded(lambda: read(self._current()))
+        return read(reads) if self._follower is None else self._follower.guarded(lambda: read(reads))
 
-    def _current(self) -> ReadPath:
-        """The read path on the stores that the follower has open now."""
-        store = self._store()
-        if self._reads.reader is not store.reader:
-            self._attach(store)
-        return self._reads
+    def _read(self, read: Callable[[ReadPath, Snapshot], T]) -> T:
+        """Run a read on the current state."""
+
+        def on_current() -> T:
+            snapshot = self.snapshot()
+            return read(self._reads_of(snapshot), snapshot)
+
+        return on_current() if self._follower is None else self._follower.guarded(on_current)
 
     # --- keeping ---------------------------------------------------------------------------------------------
 
@@ -267,14 +308,14 @@ class EmbeddedEngine:
         self._check_writable()
         return self._fields.drop(path)
 
-    def _labels_identity(self) -> int:
-        """What labels mean depends on the collection and on its generation."""
-        manifest = self._manifest()
-        return manifest.identity * 2**10 + manifest.generation
-
     def _filter_searched(self, path: tuple[str, ...]) -> None:
         if self._follower is None:
             self._fields.notice(path)
+
+    def compact(self) -> int:
+        """See `nopokedb.engine.Engine.compact`."""
+        self._check_writable()
+        return self._compaction.run()
 
     def save(self) -> None:
         self._check_writable()
@@ -284,72 +325,75 @@ class EmbeddedEngine:
     def undo(self) -> int:
         self._check_writable()
         with self._upkeep.steady():
-            return undo_last(self._writes, self._writer_store)
+            return undo_last(self._writes, self._writes.snapshot.store)
 
     def exchange_versions(self, retire: Sequence[int], versions: Sequence[tuple[Stored, str | None]]) -> None:
         """One batch that retires labels and writes these versions on the rows that they name; for repair."""
         self._check_writable()
-        generation = self._writer_store.generation
-        self._writes.write_drafted(lambda *now: (frame_of(retire, versions, *now, generation=generation), []))
+        self._writes.write_drafted(lambda position, now: (frame_of(retire, versions, position, now), []))
 
     def backup(self, target: Path, since: int | Path | None) -> Backup:
-        snapshot = self.snapshot()
-        return write_backup(Source(self.folder, self._manifest(), snapshot, self._read), target, since)
+        manifest, snapshot = self._manifest_and_snapshot()
+        return write_backup(Source(self.folder, manifest, snapshot, self._reader_of(snapshot)), target, since)
 
     def snapshot_create(self, name: str) -> NamedSnapshot:
         self._check_writable()
         self._writes.check_usable()
         if not self._durable:
             self._upkeep.checkpoint()  # what the name stands for must not be less durable than the name
-        with self._upkeep.steady() as manifest:
+        with self._compaction.held(), self._upkeep.steady() as manifest:
             return named.create(self.folder, name, manifest, self.snapshot())
 
     def snapshots(self) -> list[NamedSnapshot]:
         self.snapshot()
-        manifest = self._manifest()
-        return [named.load(self.folder, name, manifest).named for name in named.names(self.folder)]
+        return named.listed(self.folder, self._manifest())
 
     def at(self, name: str) -> tuple[Moment, NamedSnapshot]:
-        now = self.snapshot()
-        stored = named.load(self.folder, name, self._manifest())
-        state = named.as_snapshot(stored, now, named.path_of(self.folder, name))
-        texts: list[TextView] = []  # one index for all text queries of this moment, built at the first
-
-        def view() -> TextView:
-            if not texts:
-                texts.append(self._texts.of_moment(self._store()))
-            return texts[0]
-
-        return MomentReads(self.dim, self.space, self._read, lambda: state, view), stored.named
+        manifest, now = self._manifest_and_snapshot()
+        stored = named.load(self.folder, name, manifest)
+        state = named.as_snapshot(stored, now, named.path_of(self.folder, name, manifest))
+        read = self._reader_of(now)
+        return MomentReads(self.dim, self.space, read, state, self.settings.text_language), stored.named
 
     def rollback(self, name: str) -> int:
         self._check_writable()
         changed = 0
-        stored = named.load(self.folder, name, self._manifest())
+        with self._upkeep.steady() as manifest:
+            stored = named.load(self.folder, name, manifest)
 
-        def draft(position: Position, snapshot: Snapshot) -> Drafted | None:
-            nonlocal changed
-            store = self._writer_store
-            drafted, changed = rollback_frame(
-                stored.live, store.reader, position, snapshot, generation=store.generation
-            )
-            return drafted
+            def draft(position: Position, snapshot: Snapshot) -> Drafted | None:
+                nonlocal changed
+                drafted, changed = rollback_frame(stored.live, position, snapshot)
+                return drafted
 
-        self._writes.write_drafted(draft)
+            self._writes.write_drafted(draft)
         return changed
 
     def drop_snapshot(self, name: str) -> None:
         self._check_writable()
-        named.drop(self.folder, name)
+        with self._compaction.held(), self._upkeep.steady() as manifest:
+            named.drop(self.folder, name, manifest)
+
+    def _manifest_and_snapshot(self) -> tuple[Manifest, Snapshot]:
+        """Both of one generation."""
+        while True:
+            snapshot = self.snapshot()
+            manifest = self._manifest()
+            if manifest.generation == snapshot.store.generation:
+                return manifest, snapshot
+
+    def _reader_of(self, snapshot: Snapshot) -> Callable[[Callable[[ReadPath], T]], T]:
+        """What runs reads on the stores of this snapshot, also after a new generation has come."""
+        reads = self._reads_of(snapshot)
+        return lambda read: self._read_open(reads, read)
 
     def raise_auto_ids(self, next_auto_id: int) -> None:
         """No automatic id below this from now on, durably; for restoring."""
         self._check_writable()
-        generation = self._writer_store.generation
 
         def draft(position: Position, snapshot: Snapshot) -> Drafted:
             ahead = replace(position, next_auto_id=max(position.next_auto_id, next_auto_id))
-            return frame_of([], [], ahead, snapshot, generation=generation), []
+            return frame_of([], [], ahead, snapshot), []
 
         self._writes.write_drafted(draft)
 
@@ -366,12 +410,12 @@ class EmbeddedEngine:
             self._raise_unusable()
         if self._follower is not None:
             self._follower.refresh()
-            self._current()
+            self._reads_of(self.snapshot())
 
     def stats(self) -> Stats:
         notes = [*self._notes, *self._texts.notes]
-        caches = self._cache.size_bytes + self._filters.size_bytes
-        fields = self._read(lambda reads: reads.reader.fields())
+        caches = self._reads.cache.size_bytes + self._reads.filters.size_bytes
+        fields = self._read(lambda reads, _: reads.reader.fields())
         if self._follower is not None:
             notes += self._follower.notes
             return stats_of(self.folder, self._manifest(), self.snapshot(), notes, fields, caches, None)
@@ -393,19 +437,21 @@ class EmbeddedEngine:
                 self._follower.close()
                 return
             self._upkeep.stop()
+            self._compaction.wait()
             with ExitStack() as closing:
                 # Called in the opposite order; each step is taken whatever the others raise.
                 closing.callback(self._release_lock)
-                closing.callback(self._writer_store.close)
+                closing.callback(self._compaction.finish)
+                closing.callback(lambda: self._writes.snapshot.store.close())
                 closing.callback(self._writes.log.close)
                 closing.callback(lambda: self._texts.close(self._upkeep.manifest.checkpoint_lsn))
                 self._writes.shut()
                 self._upkeep.finish()
 
     def _keep_texts(self) -> None:
-        """For the background thread, in a pause."""
+        """For the background thread: look after the text index in a pause."""
         if self._upkeep.resting:
-            self._texts.keep(self._writer_store, self.snapshot(), self._upkeep.manifest.checkpoint_lsn)
+            self._texts.keep(self._writes.snapshot, self._upkeep.manifest.checkpoint_lsn)
 
     def _release_lock(self) -> None:
         assert self._lock is not None
@@ -421,33 +467,6 @@ class EmbeddedEngine:
             if self._lock is not None:
                 self._lock.leave_to_parent()
             _kept_after_fork.append(self)
-
-
-def _check_settings(folder: Path, stored: Settings, given: Settings | None) -> None:
-    """What was asked for is what is stored. M, ef_construction and index at their defaults ask for nothing."""
-    if given is None:
-        return
-    defaults = Settings(given.dim, given.space, 16, 200, "auto")
-    for name in ("dim", "space", "M", "ef_construction", "index", "text_language"):
-        have, want = getattr(stored, name), getattr(given, name)
-        asked = name in ("dim", "space") or want != getattr(defaults, name)
-        if asked and have != want:
-            raise SettingsMismatchError(
-                f"expected {name}={have!r}, with which {folder} was created, got {name}={want!r}"
-            )
-
-
-def _check_fields(folder: Path, store: Store, given: Sequence[tuple[str, ...]]) -> None:
-    """The fields that were asked for have an index. Others may have one too: somebody made it later."""
-    if given:
-        have = {field.path for field in store.reader.fields()}
-        for path in given:
-            if path not in have:
-                listed = ", ".join(map(path_text, sorted(have))) or "none"
-                raise SettingsMismatchError(
-                    f"expected indexed_fields to name fields that have an index in {folder} ({listed}), got "
-                    f"{path_text(path)!r}; make one with create_index({path_text(path)!r})"
-                )
 
 
 def _after_fork_in_child() -> None:

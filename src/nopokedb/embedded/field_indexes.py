@@ -6,8 +6,7 @@ import logging
 import threading
 from collections import Counter
 
-from nopokedb.embedded.storage.metadata import Field
-from nopokedb.embedded.store import Store
+from nopokedb.embedded.storage.metadata import Field, MetadataWriter
 from nopokedb.embedded.upkeep import Upkeep
 from nopokedb.embedded.write_path import WritePath
 from nopokedb.filters import path_text
@@ -25,20 +24,24 @@ _FILL_LABELS = 4_096
 class FieldIndexes:
     """The indexes of a writing handle."""
 
-    def __init__(self, store: Store, writes: WritePath, upkeep: Upkeep) -> None:
-        assert store.writer is not None
-        self._writer = store.writer
-        self._reader = store.reader
+    def __init__(self, writes: WritePath, upkeep: Upkeep) -> None:
         self._writes = writes
         self._upkeep = upkeep
-        self._lock = threading.Lock()  # one index at a time is made or dropped
+        self.lock = threading.Lock()
+        """One index at a time is made or dropped, and none while a new generation is made."""
         self._searches: Counter[tuple[str, ...]] = Counter()
         upkeep.add_chore(self._make_wanted)
 
+    @property
+    def _writer(self) -> MetadataWriter:
+        writer = self._writes.snapshot.store.writer
+        assert writer is not None
+        return writer
+
     def create(self, path: tuple[str, ...], *, automatic: bool = False) -> None:
         """Index the field; durable when this returns. Writers wait only while a part is added."""
-        with self._lock:
-            for field in self._reader.fields():
+        with self.lock:
+            for field in self.fields():
                 if field.path == path:
                     if field.automatic and not automatic:
                         with self._writes.quiesced():
@@ -58,8 +61,8 @@ class FieldIndexes:
 
     def drop(self, path: tuple[str, ...]) -> bool:
         """Forget the index. False: there is none."""
-        with self._lock:
-            for field in self._reader.fields():
+        with self.lock:
+            for field in self.fields():
                 if field.path == path:
                     with self._writes.quiesced():
                         self._writer.drop_field(field.number)
@@ -69,7 +72,7 @@ class FieldIndexes:
 
     def fields(self) -> list[Field]:
         """What there is."""
-        return self._reader.fields()
+        return self._writes.snapshot.store.reader.fields()
 
     def notice(self, path: tuple[str, ...]) -> None:
         """A filter has looked through many records for a test of this field."""
@@ -82,6 +85,6 @@ class FieldIndexes:
         wanted = [path for path, count in self._searches.items() if count >= _SEARCHES]
         for path in wanted:
             del self._searches[path]
-            if sum(field.automatic for field in self._reader.fields()) < _MAX_AUTOMATIC:
+            if sum(field.automatic for field in self.fields()) < _MAX_AUTOMATIC:
                 self.create(path, automatic=True)
                 _log.info("filters use %s often: it has an index now", path_text(path))

@@ -8,12 +8,16 @@ newest labels are advanced, in memory. Nothing is ever written.
 Alone on a folder that was closed cleanly: SQLite is opened immutable, so even a read-only medium will do. A writer
 that starts later changes the session number in LOCK; every answer is checked against it before it is returned, and
 SQLite is reopened in its shared mode. Alone on a folder whose writer stopped without closing: refused.
+
+A writer that starts a new generation leaves the files of the old one to those who have them open (`GenerationHold`),
+so a handle, and each read in it, stays what it was until `refresh`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +49,6 @@ class _State:
     snapshot: Snapshot
     published: Published | None
     """What LOCK said when this was loaded."""
-    immutable: bool
     notes: tuple[str, ...]
 
 
@@ -56,15 +59,13 @@ class Follower:
         self._folder = folder
         self._max_memory = max_memory
         self._lock = threading.Lock()
+        self._stores: weakref.WeakSet[Store] = weakref.WeakSet()
+        """All that somebody may still read: the current one, and those of snapshots that long reads hold."""
         self._state = self._open()
 
     @property
     def snapshot(self) -> Snapshot:
         return self._state.snapshot
-
-    @property
-    def store(self) -> Store:
-        return self._state.store
 
     @property
     def manifest(self) -> Manifest:
@@ -104,25 +105,26 @@ class Follower:
             state = self._state
             published = read_published(self._folder / "LOCK")
             serving = published is not None and published.state == SERVING
-            if serving and published == state.published:
+            generation = self._check_identity()
+            if serving and published == state.published and generation == state.manifest.generation:
                 return
-            self._check_identity()
-            fresh = self._open()
-            self._state = fresh
-            state.store.close()
+            if _session_of(published) != _session_of(state.published):
+                self._meet_writer(published)  # longer reads may go on in the stores of before
+            self._state = self._open()
 
     def close(self) -> None:
         self._state.store.close()
 
     # --- inside --------------------------------------------------------------------------------------------
 
-    def _check_identity(self) -> None:
-        """The folder still holds the collection that this handle was opened on."""
+    def _check_identity(self) -> int:
+        """The folder still holds the collection that this handle was opened on; its generation."""
         manifest = read_manifest(self._folder)
         if manifest is None or manifest.identity != self._state.manifest.identity:
             raise CollectionNotFoundError(
                 f"the collection in {self._folder} was dropped since this handle was opened; close it"
             )
+        return manifest.generation
 
     def _open(self) -> _State:
         deadline = time.monotonic() + _PATIENCE_S
@@ -163,6 +165,10 @@ class Follower:
         immutable = alone and not (wal.exists() and wal.stat().st_size)
         store = Store(self._folder, manifest, writable=False, immutable=immutable)
         try:
+            # From here on the writer leaves the files of this generation, if it has not given them up before.
+            if require_collection(self._folder).generation != manifest.generation:
+                raise FileNotFoundError(f"{self._folder} has changed to a new generation")
+            self._stores.add(store)
             snapshot = store.load(manifest)
             frames = decode_entries([entry for entry in log.entries if entry.lsn <= wanted], manifest)
             if frames:
@@ -172,7 +178,7 @@ class Follower:
         except BaseException:
             store.close()
             raise
-        return _State(manifest, store, snapshot, published, immutable, ())
+        return _State(manifest, store, snapshot, published, ())
 
     def _with_segments(self, manifest: Manifest, snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
         """Load the indexes, taking over those that are loaded already; what could not be used, in words."""
@@ -201,18 +207,14 @@ class Follower:
         return snapshot, notes
 
     def _meet_writer(self, published: Published | None) -> None:
-        """A writer has come: an immutable connection is given up for a shared one. The snapshot stays what it was."""
+        """A writer has come: immutable connections are given up for shared ones. Snapshots stay what they were."""
         self._check_identity()
         state = self._state
         if published is not None:
             published = replace(published, lsn=state.snapshot.lsn)  # that is how far this handle is, for `refresh`
-        if not state.immutable:
-            self._state = replace(state, published=published)
-            return
-        store = Store(self._folder, state.manifest, writable=False)
-        snapshot = replace(state.snapshot, labels=store.labels, _bits={})
-        self._state = replace(state, store=store, snapshot=snapshot, immutable=False, published=published)
-        state.store.close()
+        for store in self._stores:
+            store.share()
+        self._state = replace(state, published=published)
 
 
 def _session_of(published: Published | None) -> int | None:

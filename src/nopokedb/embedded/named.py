@@ -1,9 +1,10 @@
 """Named snapshots: which labels were live at a moment, kept in one small file each.
 
-A label never changes its meaning and nothing is removed from the stores, so keeping a moment costs its live set and
-nothing else. (A compaction will have to keep what snapshots name.)
+A label never changes its meaning, so keeping a moment costs its live set, and that a compaction keeps the versions in
+it. In a new generation labels have other numbers: the compaction writes each snapshot anew before its switch, under
+the generation's own name; files of another generation than the manifest's are leftovers.
 
-File `snapshots/NAME.npks`, little-endian, written whole and never changed:
+File `snapshots/NAME@GENERATION.npks`, little-endian, written whole and never changed:
 
     0   8s  magic "NPKSNAP1"
     8   u32 version 1
@@ -22,15 +23,18 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 
 from nopokedb.embedded.snapshot import Snapshot
-from nopokedb.embedded.storage.bitmap import Bitmap
+from nopokedb.embedded.storage.bitmap import CHUNK_BITS, Bitmap
 from nopokedb.embedded.storage.columns import NONE
 from nopokedb.embedded.storage.files import sync_folder, write_durably
 from nopokedb.embedded.storage.manifest import Manifest
@@ -38,6 +42,7 @@ from nopokedb.engine import NamedSnapshot
 from nopokedb.errors import CorruptionError, InvalidInputError, SnapshotNotFoundError
 
 FOLDER = "snapshots"
+Labels: TypeAlias = npt.NDArray[np.int64]
 _SUFFIX = ".npks"
 _HEAD = struct.Struct("<8sIIQQIIQdI")
 _CRC = struct.Struct("<I")
@@ -57,49 +62,90 @@ class Stored:
 
 def create(folder: Path, name: str, manifest: Manifest, snapshot: Snapshot) -> NamedSnapshot:
     """Keep the snapshot, which is durable, under a new name; kept durably when this returns."""
-    place = folder / FOLDER
-    path = place / (name + _SUFFIX)
-    if path.exists():
+    if name in names(folder, manifest):
         raise InvalidInputError(f"expected the name of a new snapshot, but {name!r} exists; drop it first")
+    named = NamedSnapshot(name, snapshot.lsn, snapshot.live.count, datetime.fromtimestamp(time.time(), UTC))
+    stored = Stored(named, snapshot.label_count, snapshot.row_count, snapshot.next_auto_id, snapshot.live)
+    _write(folder, manifest.identity, manifest.generation, stored)
+    return named
+
+
+def _write(folder: Path, identity: int, generation: int, stored: Stored) -> None:
+    place = folder / FOLDER
     if not place.exists():
         place.mkdir()
         sync_folder(folder)
-    live = snapshot.live.to_bytes()
-    created = time.time()
+    live = stored.live.to_bytes()
     head = _HEAD.pack(
         _MAGIC,
         1,
-        manifest.generation,
-        manifest.identity,
-        snapshot.lsn,
-        snapshot.label_count,
-        snapshot.row_count,
-        snapshot.next_auto_id,
-        created,
+        generation,
+        identity,
+        stored.named.lsn,
+        stored.label_count,
+        stored.row_count,
+        stored.next_auto_id,
+        stored.named.created_at.timestamp(),
         google_crc32c.value(live),
     )
+    path = place / f"{stored.named.name}@{generation}{_SUFFIX}"
     write_durably(path, head + _CRC.pack(google_crc32c.value(head)) + live)
     sync_folder(place)
-    return NamedSnapshot(name, snapshot.lsn, snapshot.live.count, datetime.fromtimestamp(created, UTC))
 
 
-def names(folder: Path) -> list[str]:
+def names(folder: Path, manifest: Manifest) -> list[str]:
     """Names of the snapshots kept, sorted."""
-    return sorted(path.stem for path in (folder / FOLDER).glob("*" + _SUFFIX))
+    ending = f"@{manifest.generation}{_SUFFIX}"
+    return sorted(path.name.removesuffix(ending) for path in (folder / FOLDER).glob("*" + ending))
 
 
-def path_of(folder: Path, name: str) -> Path:
+def listed(folder: Path, manifest: Manifest) -> list[NamedSnapshot]:
+    """The snapshots kept, by name."""
+    return [load(folder, name, manifest).named for name in names(folder, manifest)]
+
+
+def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
+    """Files of other generations: of a compaction that did not come to its switch, or of the time before it."""
+    ending = f"@{manifest.generation}{_SUFFIX}"
+    return [path for path in sorted((folder / FOLDER).glob("*@*" + _SUFFIX + "*")) if not path.name.endswith(ending)]
+
+
+def kept_labels(folder: Path, manifest: Manifest) -> Bitmap:
+    """All labels that some snapshot needs."""
+    members = [load(folder, name, manifest).live for name in names(folder, manifest)]
+    kept = Bitmap()
+    for live in members:
+        kept = kept.changed(live.members(0, len(live.chunks) * CHUNK_BITS), np.empty(0, np.int64))
+    return kept
+
+
+def carry_over(
+    folder: Path,
+    manifest: Manifest,
+    generation: int,
+    new_labels: Callable[[Labels], Labels],
+    label_count: int,
+    row_count: int,
+) -> None:
+    """Write every snapshot anew for the next generation, in which `new_labels` are the numbers of old labels."""
+    for name in names(folder, manifest):
+        old = load(folder, name, manifest)
+        live = Bitmap().changed(new_labels(old.live.members(0, old.label_count)), np.empty(0, np.int64))
+        _write(folder, manifest.identity, generation, Stored(old.named, label_count, row_count, old.next_auto_id, live))
+
+
+def path_of(folder: Path, name: str, manifest: Manifest) -> Path:
     """The file of a snapshot; `SnapshotNotFoundError` if there is none."""
-    path = folder / FOLDER / (name + _SUFFIX)
+    path = folder / FOLDER / f"{name}@{manifest.generation}{_SUFFIX}"
     if not path.is_file():
-        there = ", ".join(map(repr, names(folder))) or "none"
+        there = ", ".join(map(repr, names(folder, manifest))) or "none"
         raise SnapshotNotFoundError(f"expected a snapshot named {name!r} in {folder}, found {there}")
     return path
 
 
 def load(folder: Path, name: str, manifest: Manifest) -> Stored:
     """The snapshot of that name, its checksums compared."""
-    path = path_of(folder, name)
+    path = path_of(folder, name, manifest)
     data = path.read_bytes()
     size = _HEAD.size + _CRC.size
     if len(data) < size or _CRC.unpack_from(data, _HEAD.size)[0] != google_crc32c.value(data[: _HEAD.size]):
@@ -120,9 +166,9 @@ def load(folder: Path, name: str, manifest: Manifest) -> Stored:
     return Stored(named, label_count, row_count, next_auto_id, live)
 
 
-def drop(folder: Path, name: str) -> None:
-    """Forget a snapshot; its records stay in the stores."""
-    path_of(folder, name).unlink()
+def drop(folder: Path, name: str, manifest: Manifest) -> None:
+    """Forget a snapshot; its records stay in the stores until the next compaction."""
+    path_of(folder, name, manifest).unlink()
     sync_folder(folder / FOLDER)
 
 
@@ -146,5 +192,6 @@ def as_snapshot(stored: Stored, now: Snapshot, path: Path) -> Snapshot:
         now.rows[: stored.row_count],
         now.row_labels,
         now.labels,
+        now.store,
         segments,
     )

@@ -24,6 +24,7 @@ from nopokedb.embedded.nearest import nearest_rows
 from nopokedb.embedded.search.exact import Doubles, Floats, Rows, final_order, scores_and_distances
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.metadata import MetadataReader, Stored
+from nopokedb.embedded.store import Store
 from nopokedb.engine import Query
 from nopokedb.errors import CorruptionError
 from nopokedb.filters import Filter
@@ -73,31 +74,28 @@ class RecordCache:
 class ReadPath:
     """Answers from snapshots. Holds no state but its caches; any number of threads may use it."""
 
-    def __init__(
-        self,
-        space: str,
-        reader: MetadataReader,
-        vectors_file: str,
-        labels_file: str,
-        cache: RecordCache,
-        filters: FilterCache,
-    ) -> None:
+    def __init__(self, space: str, store: Store, cache: RecordCache, filters: FilterCache) -> None:
         self.space = space
-        self.reader = reader
-        self._vectors_file = vectors_file
-        self._labels_file = labels_file
-        self._cache = cache
-        self._filters = filters
+        self.store = store
+        """Answers are right for snapshots of this store's generation."""
+        self.cache = cache
+        self.filters = filters
+        self._vectors_file = str(store.vectors.path)
+        self._labels_file = str(store.labels.path)
+
+    @property
+    def reader(self) -> MetadataReader:
+        return self.store.reader
 
     # --- nearest neighbours --------------------------------------------------------------------------------
 
     def allowed(self, snapshot: Snapshot, where: Filter | None) -> Allowed:
         """The rows that may be an answer."""
-        return LiveRows(snapshot) if where is None else self._filters.rows(where, snapshot, self.reader)
+        return LiveRows(snapshot) if where is None else self.filters.rows(where, snapshot, self.reader)
 
     def passing(self, snapshot: Snapshot, where: Filter) -> FilteredRows:
         """The live labels and rows that pass a filter."""
-        return self._filters.rows(where, snapshot, self.reader)
+        return self.filters.rows(where, snapshot, self.reader)
 
     def query(self, snapshot: Snapshot, query: Query) -> list[list[Hit]]:
         """Hits of each vector, best first, of a query that asks for nothing else."""
@@ -128,14 +126,14 @@ class ReadPath:
 
     def stored(self, snapshot: Snapshot, rows: Rows) -> list[Stored]:
         """The versions that own these live rows."""
-        stored = self._cache.fetch(snapshot.labels_of(rows), self.reader)
+        stored = self.cache.fetch(snapshot.labels_of(rows), self.reader)
         if [item.row for item in stored] != rows.tolist():
             raise CorruptionError(f"a label names another row: {self._labels_file}", file=self._labels_file)
         return stored
 
     def versions(self, snapshot: Snapshot, labels: list[int]) -> list[Stored]:
         """The stored versions with these live labels."""
-        stored = self._cache.fetch(labels, self.reader)
+        stored = self.cache.fetch(labels, self.reader)
         if [item.row for item in stored] != snapshot.rows_of(labels).tolist():
             raise CorruptionError(f"a label names another row: {self._labels_file}", file=self._labels_file)
         return stored
@@ -229,7 +227,7 @@ class ReadPath:
     def records(self, snapshot: Snapshot, labels: list[int], include: Sequence[Part]) -> list[Record]:
         if not labels:
             return []
-        stored = self._cache.fetch(labels, self.reader)
+        stored = self.cache.fetch(labels, self.reader)
         texts = self.reader.texts(stored) if "text" in include else {}
         vectors: npt.NDArray[np.float32] | None = None
         if "vector" in include:

@@ -8,7 +8,6 @@ Damage that an unsynced tail explains is cut and reported; any other raises `Cor
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,10 +17,11 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from nopokedb.embedded.leftovers import is_created, remove_leftovers, store_files
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage import manifest as manifests
 from nopokedb.embedded.storage.columns import LABEL_TYPE, NONE
-from nopokedb.embedded.storage.files import TEMPORARY_SUFFIX, sync_folder, write_durably
+from nopokedb.embedded.storage.files import sync_folder, write_durably
 from nopokedb.embedded.storage.frames import Frame, decode_frame
 from nopokedb.embedded.storage.manifest import Manifest, Settings, read_manifest, write_manifest
 from nopokedb.embedded.storage.oplog import (
@@ -77,25 +77,13 @@ def check_folder(folder: Path) -> Manifest | None:
     # A creation writes the manifest before the first log file, so a log without a manifest is a damaged collection.
     if (folder / "oplog").is_dir() and log_numbers(folder / "oplog"):
         raise NotADatabaseError(f"{folder} holds the files of a collection, but {manifests.NAME} is missing")
-    strangers = sorted(name for name in names if name not in ("LOCK", *_FOLDERS) and not _is_ours(name))
+    strangers = sorted(name for name in names if name not in ("LOCK", *_FOLDERS) and not is_created(name))
     if strangers:
         raise NotADatabaseError(
             f"expected an empty folder or a NoPokeDB collection in {folder}, found {strangers[0]!r}"
             + (f" and {len(strangers) - 1} more" if len(strangers) > 1 else "")
         )
     return None
-
-
-# Exactly the names that a creation makes: a user's own files are never taken for its leftovers.
-_CREATED = re.compile(
-    r"(vectors-1\.f32|rows-1\.bin|labels-1\.bin|metadata-1\.db(-wal|-shm|-journal)?|manifest\.json\.tmp)"
-)
-_LIVE_FILE = re.compile(r"live-\d+-\d+\.bits(\.tmp)?")
-_SEGMENT_FILE = re.compile(r"segment-\d+-\d+-\d+-[a-z]+\.npk(\.tmp)?")
-
-
-def _is_ours(name: str) -> bool:
-    return _CREATED.fullmatch(name) is not None
 
 
 def require_collection(folder: Path) -> Manifest:
@@ -121,7 +109,7 @@ def make_folder(folder: Path) -> None:
 def create(folder: Path, settings: Settings, fields: Sequence[tuple[str, ...]] = ()) -> Manifest:
     """Make a new collection in an empty folder; durable when this returns, with the manifest as its last step."""
     for path in folder.iterdir():
-        if _is_ours(path.name):  # left by an interrupted creation
+        if is_created(path.name):  # left by an interrupted creation
             path.unlink()
     for name in ("oplog", "index"):
         (folder / name).mkdir(exist_ok=True)
@@ -148,8 +136,7 @@ def open_for_writing(folder: Path, manifest: Manifest, *, durable: bool) -> Open
     oplog = folder / "oplog"
     for name in ("oplog", "index"):
         (folder / name).mkdir(exist_ok=True)
-    for path in leftovers(folder, manifest):
-        path.unlink()
+    remove_leftovers(folder, manifest)
     remove_unfinished(oplog)
     numbers = log_numbers(oplog)
     if not numbers and manifest.checkpoint_lsn:
@@ -160,7 +147,7 @@ def open_for_writing(folder: Path, manifest: Manifest, *, durable: bool) -> Open
     notes = []
     if found.cut:
         notes.append(f"the unfinished end of the log was dropped: {found.cut}")
-    for path in (folder / name for name in _store_files(manifest)):
+    for path in (folder / name for name in store_files(manifest.generation)):
         if not path.exists():
             raise CorruptionError(f"a file of the collection is missing: {path}", file=str(path))
     with ExitStack() as opened:
@@ -180,7 +167,7 @@ def open_for_writing(folder: Path, manifest: Manifest, *, durable: bool) -> Open
             snapshot = ahead
             notes.append("batches were lost that only durability='os' had acknowledged; all others are there")
             # The log continues above what was lost, so the checkpoint must stand there before the first frame.
-            manifest = save_state(folder, replace(manifest, segments=()), store, snapshot, first_log=number)
+            manifest = save_state(folder, replace(manifest, segments=()), snapshot, first_log=number)
         log = OplogWriter(oplog, number, snapshot.lsn + 1, durable=durable)
         if not frames or ahead is not None:
             drop_logs(oplog, number)
@@ -219,19 +206,30 @@ def decode_entries(entries: list[Entry], manifest: Manifest) -> list[Frame]:
     return frames
 
 
-def save_state(folder: Path, manifest: Manifest, store: Store, snapshot: Snapshot, *, first_log: int) -> Manifest:
+def save_state(folder: Path, manifest: Manifest, snapshot: Snapshot, *, first_log: int) -> Manifest:
     """A checkpoint: make the stores durable at the snapshot's lsn, then say so in the manifest.
 
     The order is the point: stores, live set, folder, manifest. Only after the manifest may logs be dropped.
     """
+    old = manifest.live_file
+    manifest = make_durable(folder, manifest, snapshot, first_log=first_log)
+    write_manifest(folder, manifest)
+    if old and old != manifest.live_file:
+        (folder / old).unlink(missing_ok=True)
+    return manifest
+
+
+def make_durable(folder: Path, manifest: Manifest, snapshot: Snapshot, *, first_log: int) -> Manifest:
+    """Make the stores durable at the snapshot's lsn; the manifest that says so. `manifest` is one of the same
+    generation, whose checksums are extended. Names are durable only after the folder is synced."""
+    store = snapshot.store
     assert store.writer is not None
     store.sync_columns()
     store.writer.checkpoint()
     live = snapshot.live.to_bytes()
     name = live_file_name(store.generation, snapshot.lsn)
     write_durably(folder / name, live)
-    old = manifest.live_file
-    manifest = replace(
+    return replace(
         manifest,
         checkpoint_lsn=snapshot.lsn,
         label_count=snapshot.label_count,
@@ -245,10 +243,6 @@ def save_state(folder: Path, manifest: Manifest, store: Store, snapshot: Snapsho
         ),
         rows_crc32c=store.column_crc32c(store.rows, manifest.row_count, snapshot.row_count, manifest.rows_crc32c),
     )
-    write_manifest(folder, manifest)
-    if old and old != name:
-        (folder / old).unlink(missing_ok=True)
-    return manifest
 
 
 def _step_over_lost_batches(store: Store, snapshot: Snapshot) -> Snapshot | None:
@@ -263,24 +257,3 @@ def _step_over_lost_batches(store: Store, snapshot: Snapshot) -> Snapshot | None
         store.labels.write(snapshot.label_count, np.full(2 * gap, NONE, "<u4").view(LABEL_TYPE))
     store.writer.forget(snapshot.label_count, applied_lsn)
     return replace(snapshot, lsn=applied_lsn, label_count=max(label_end, snapshot.label_count))
-
-
-def _store_files(manifest: Manifest) -> tuple[str, ...]:
-    generation = manifest.generation
-    return (
-        f"vectors-{generation}.f32",
-        f"rows-{generation}.bin",
-        f"labels-{generation}.bin",
-        f"metadata-{generation}.db",
-    )
-
-
-def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
-    """Files that a crash left behind: unfinished ones, live sets and indexes that the manifest does not name."""
-    wanted = {manifest.live_file, *(segment.name for segment in manifest.segments)}
-    found = []
-    for place, pattern in ((folder, _LIVE_FILE), (folder / "index", _SEGMENT_FILE)):
-        if place.is_dir():
-            found += [path for path in place.iterdir() if pattern.fullmatch(path.name) and path.name not in wanted]
-    unfinished = folder / (manifests.NAME + TEMPORARY_SUFFIX)
-    return [*found, unfinished] if unfinished.exists() else found

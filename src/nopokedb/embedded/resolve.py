@@ -100,7 +100,9 @@ class Resolver:
         if not draft.ids and not draft.retired:
             return None, results, []
         if draft.first_label + len(draft.ids) >= MAX_ENTRIES or draft.first_row + len(draft.computed) >= MAX_ENTRIES:
-            raise InvalidInputError(f"expected at most {MAX_ENTRIES} record versions in a collection")
+            raise InvalidInputError(
+                f"expected at most {MAX_ENTRIES} record versions in a collection; compact() numbers them anew"
+            )
         frame = Frame(
             self._generation,
             draft.first_label,

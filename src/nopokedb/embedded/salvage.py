@@ -123,7 +123,7 @@ class _Salvage:
             snapshot = store.apply(snapshot, [frame])
             (folder / "oplog").mkdir(exist_ok=True)
             OplogWriter(folder / "oplog", number, snapshot.lsn + 1, durable=True).close()
-            save_state(folder, fresh, store, snapshot, first_log=number)  # with the rename it is the new one
+            save_state(folder, fresh, snapshot, first_log=number)  # with the rename it is the new one
             assert store.writer is not None
             store.writer.shrink()
         finally:

@@ -30,8 +30,7 @@ PASS_PAUSE_S = 24 * 3600.0
 class Scrub:
     """The progress of one handle's scrub, and the damaged rows it knows. One thread steps; any thread may ask."""
 
-    def __init__(self, vectors_file: str) -> None:
-        self._file = vectors_file
+    def __init__(self) -> None:
         self._next_row = 0
         self._finished_at: float | None = None
         self.damaged: frozenset[int] = frozenset()
@@ -68,12 +67,17 @@ class Scrub:
         for row in sorted(self.damaged):
             if row < snapshot.row_count and row in snapshot.live_rows:
                 offset = row * snapshot.vectors.shape[1] * 4
+                file = str(snapshot.store.vectors.path)
                 raise CorruptionError(
-                    f"the vector in row {row} is damaged: {self._file} at byte {offset}. A query might miss it, so "
+                    f"the vector in row {row} is damaged: {file} at byte {offset}. A query might miss it, so "
                     "none is answered; close the folder and run `nopokedb check --repair`, or replace the record",
-                    file=self._file,
+                    file=file,
                     offset=offset,
                 )
+
+    def begin_anew(self) -> None:
+        """Rows have got other numbers: a new generation is in use."""
+        self._next_row, self._finished_at, self.damaged = 0, None, frozenset()
 
     def progress(self, snapshot: Snapshot) -> float:
         """Share of the rows that the running pass has compared; 1.0 when it is over."""

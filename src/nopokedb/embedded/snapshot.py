@@ -1,13 +1,14 @@
 """What a reader sees: one immutable state of the collection.
 
 A snapshot is "the first n labels, this live set, these segments". Files only grow and a label never changes its
-meaning, so a snapshot stays right for as long as somebody holds it, whatever writers do meanwhile.
+meaning, so a snapshot stays right for as long as somebody holds it, whatever writers do meanwhile. It holds the store
+of its generation, whose files and connections are given up when no snapshot refers to them any more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.storage.bitmap import Bitmap, Bytes
 from nopokedb.embedded.storage.columns import Column
 from nopokedb.records import Vectors
+
+if TYPE_CHECKING:
+    from nopokedb.embedded.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Snapshot:
     row_labels: npt.NDArray[np.uint32]
     """Newest label of each row; may already name one that is newer than this snapshot."""
     labels: Column
+    store: Store
+    """Where its labels and rows have their meaning."""
     segments: tuple[Segment, ...] = ()
     _bits: dict[tuple[int, int], Bytes | None] = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nopokedb.embedded import named
+from nopokedb.embedded.compaction import reclaimable_bytes
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.metadata import Field
@@ -58,7 +59,9 @@ def stats_of(
         indexed_fields=tuple(path_text(field.path) for field in fields),
         read_only=upkeep is None,
         notes=tuple(notes),
-        snapshots=tuple(named.names(folder)),
+        snapshots=tuple(named.names(folder, manifest)),
+        generation=snapshot.store.generation,
+        reclaimable_bytes=reclaimable_bytes(snapshot),
         scrub_progress=0.0 if scrub is None else scrub.progress(snapshot),
         scrub_passes=0 if scrub is None else scrub.passes,
         damaged_count=0 if scrub is None else len(scrub.damaged),

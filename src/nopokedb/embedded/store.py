@@ -6,6 +6,7 @@ idempotent by position or by lsn, so a frame may be applied again after a crash 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.storage.columns import COMPUTED, LABEL_TYPE, NONE, ROW_TYPE, Column
 from nopokedb.embedded.storage.frames import Frame
+from nopokedb.embedded.storage.lock import GenerationHold
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.metadata import MetadataReader, MetadataWriter
 from nopokedb.errors import CorruptionError
@@ -30,8 +32,16 @@ def live_file_name(generation: int, lsn: int) -> str:
     return f"live-{generation}-{lsn}.bits"
 
 
+def segment_name(generation: int, start: int, stop: int, kind: str) -> str:
+    """Name of the index file over the rows [start, stop)."""
+    return f"segment-{generation}-{start}-{stop}-{kind}.npk"
+
+
 class Store:
-    """Vectors, rows, labels, metadata and the live set. `writer` is None in a read-only handle."""
+    """Vectors, rows, labels, metadata and the live set. `writer` is None in a read-only handle.
+
+    Snapshots refer to their store. It is closed when the last of them is gone, or by `close`.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, *, writable: bool, immutable: bool = False) -> None:
         self.folder = folder
@@ -40,6 +50,8 @@ class Store:
         vector_type = np.dtype(("<f4", (dim,)))
         metadata = folder / f"metadata-{generation}.db"
         with ExitStack() as opened:
+            if not writable:  # as long as it is there, no writer removes the files of this generation
+                opened.callback(GenerationHold(folder / f"rows-{generation}.bin").release)
 
             def column(name: str, dtype: np.dtype[Any]) -> Column:
                 made = Column(folder / name, dtype, writable=writable)
@@ -50,9 +62,26 @@ class Store:
             self.rows = column(f"rows-{generation}.bin", ROW_TYPE)
             self.labels = column(f"labels-{generation}.bin", LABEL_TYPE)
             self.writer = MetadataWriter(metadata) if writable else None
-            opened.pop_all()
+            if self.writer is not None:
+                opened.callback(self.writer.close)
+            self._readers = [MetadataReader(metadata, immutable=immutable)]
+            opened.callback(_close_all, self._readers)
+            self._finalizer = weakref.finalize(self, opened.pop_all().close)
+            self._finalizer.atexit = False
         self.columns = (self.vectors, self.rows, self.labels)
-        self.reader = MetadataReader(metadata, immutable=immutable)
+        self.immutable = immutable
+
+    @property
+    def reader(self) -> MetadataReader:
+        """Reads records and texts."""
+        return self._readers[-1]
+
+    def share(self) -> None:
+        """Read SQLite with locks from now on: a writer has come, and what was read since without them means nothing."""
+        if self.immutable:
+            self._readers.append(MetadataReader(self.reader.path))
+            self._readers[0].close()
+            self.immutable = False
 
     def load(self, manifest: Manifest) -> Snapshot:
         """The state at the manifest's checkpoint, without segments."""
@@ -97,20 +126,34 @@ class Store:
                 raise CorruptionError(f"the batch at lsn {frame.lsn} does not continue the state before it")
             row_count += len(frame.vectors)
         if self.writer is not None:
-            label_count = before.label_count
-            for frame in frames:
-                if frame.first_label > label_count:  # labels that recovery skipped never get a row
-                    self.labels.write(
-                        label_count,
-                        np.full(frame.first_label - label_count, NONE, "<u4").repeat(2).view(LABEL_TYPE),
-                    )
-                label_count = frame.first_label + frame.label_count
-                self.vectors.write(frame.first_row, frame.vectors)
-                self.rows.write(frame.first_row, _row_entries(frame))
-                entries = np.empty(frame.label_count, LABEL_TYPE)
-                entries["row"], entries["previous"] = frame.rows, frame.previous
-                self.labels.write(frame.first_label, entries)
+            self._write_columns(before.label_count, frames)
             self.writer.write(frames)
+        return self._after(before, frames)
+
+    def copy(self, before: Snapshot, frame: Frame) -> Snapshot:
+        """`apply` for a part of an older generation that is copied into this one, which nobody uses yet: the records
+        have no lsn of their own. `MetadataWriter.finish_copy` gives them that of the state that was copied."""
+        assert self.writer is not None
+        self._write_columns(before.label_count, [frame])
+        self.writer.copy(frame)
+        return self._after(before, [frame])
+
+    def _write_columns(self, label_count: int, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            if frame.first_label > label_count:  # labels that recovery skipped never get a row
+                self.labels.write(
+                    label_count,
+                    np.full(frame.first_label - label_count, NONE, "<u4").repeat(2).view(LABEL_TYPE),
+                )
+            label_count = frame.first_label + frame.label_count
+            self.vectors.write(frame.first_row, frame.vectors)
+            self.rows.write(frame.first_row, _row_entries(frame))
+            entries = np.empty(frame.label_count, LABEL_TYPE)
+            entries["row"], entries["previous"] = frame.rows, frame.previous
+            self.labels.write(frame.first_label, entries)
+
+    def _after(self, before: Snapshot, frames: Sequence[Frame]) -> Snapshot:
+        """The state in memory after these frames, which the files have."""
         label_count = frames[-1].first_label + frames[-1].label_count
         row_count = frames[-1].first_row + len(frames[-1].vectors)
         row_labels = _grown(before.row_labels, row_count)
@@ -161,6 +204,7 @@ class Store:
             rows,
             row_labels,
             self.labels,
+            self,
             segments,
         )
 
@@ -181,11 +225,12 @@ class Store:
 
     def close(self) -> None:
         """Release files and connections. Arrays of snapshots stay valid."""
-        self.reader.close()
-        if self.writer is not None:
-            self.writer.close()
-        for column in self.columns:
-            column.close()
+        self._finalizer()
+
+
+def _close_all(readers: list[MetadataReader]) -> None:
+    for reader in readers:
+        reader.close()
 
 
 def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:

@@ -78,8 +78,17 @@ class TextFiles:
         self._tantivy = version("tantivy")
         self._numbers = itertools.count(1)
         self._cleaned = False
+        self._nothing_saved = False
+        """What is in the folder is of the generation before."""
         self._known: dict[str, list[int]] = {}
         """Size and CRC-32C of files that never change."""
+
+    def successor(self, identity: int) -> TextFiles:
+        """The same folder for the next generation, while this one is still in use: no name is given twice, and no
+        `work` folder taken for one of an earlier process."""
+        files = TextFiles(self._folder, self._language, identity)
+        files._numbers, files._cleaned, files._nothing_saved = self._numbers, self._cleaned, True
+        return files
 
     def new_work(self) -> Path:
         """An empty folder for an index."""
@@ -97,6 +106,8 @@ class TextFiles:
     def load(self, work: Path) -> Saved | None:
         """Fill `work` with the saved files after comparing them. None if nothing was ever saved; `Unusable` if what
         is there is damaged, incomplete, or of another collection, language or version."""
+        if self._nothing_saved:
+            return None
         try:
             data = (self._folder / _STATE).read_bytes()
         except FileNotFoundError:
@@ -156,19 +167,25 @@ class TextFiles:
         write_durably(self._folder / _STATE, body + _U32.pack(google_crc32c.value(body)))
         sync_folder(self._folder)
         self._known = {name: value for name, value in files.items() if name not in _REPLACED}
+        self._nothing_saved = False
         for path in older:
             shutil.rmtree(path, ignore_errors=True)
 
     def forget_saved(self) -> None:
         """Remove the saved index."""
-        (self._folder / _STATE).unlink(missing_ok=True)
         self._known = {}
-        for path in self._folder.glob("saved-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        forget_saved(self._folder)
 
     def drop_work(self, work: Path) -> None:
         """Remove a `work` folder. Searches that still use it keep its files by their maps."""
         shutil.rmtree(work, ignore_errors=True)
+
+
+def forget_saved(folder: Path) -> None:
+    """Remove the saved index in the folder `text`, if there is one."""
+    (folder / _STATE).unlink(missing_ok=True)
+    for path in folder.glob("saved-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _parsed(data: bytes) -> tuple[_Header, bytes]:

@@ -74,6 +74,11 @@ class TextAt:
         return self.searcher.search(query, limit, mask, labels)
 
 
+def text_identity(collection: int, generation: int) -> int:
+    """What the index of one generation is told by: labels mean nothing in another one."""
+    return (collection + (generation - 1) * 0x9E3779B97F4A7) % 2**53
+
+
 class TextView:
     """The text index of one collection (of one generation). Any number of threads may search it.
 
@@ -95,6 +100,12 @@ class TextView:
         self._work: Path | None = None
         self._saved_lsn = -1
         self._closed = False
+
+    def successor(self, reader: TextReader, identity: int) -> TextView:
+        """The view of the next generation, beside this one: nothing that was saved before it is taken for its own."""
+        view = TextView(None, self._language, reader)
+        view._files = None if self._files is None else self._files.successor(identity)
+        return view
 
     @property
     def lsn(self) -> int | None:

@@ -31,7 +31,7 @@ from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.files import sync_folder, write_durably
 from nopokedb.embedded.storage.manifest import Manifest, SegmentFile, write_manifest
 from nopokedb.embedded.storage.oplog import drop_logs
-from nopokedb.embedded.store import Store
+from nopokedb.embedded.store import segment_name
 from nopokedb.embedded.write_path import WritePath
 
 _log = logging.getLogger("nopokedb")
@@ -54,6 +54,7 @@ CHECKPOINT_BYTES = 64 * 2**20
 _IDLE_CHECKPOINT_S = 30.0
 _MIN_LIVE_ROWS = 64
 """Fewer live rows in a range tell nothing about an index over it, and are compared exactly in no time."""
+_BUILD_THREADS = max(1, (os.cpu_count() or 1) - 1)
 _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 16, 200
 
 
@@ -68,43 +69,45 @@ class _Recipe:
 class Upkeep:
     """The background thread and what it may be asked to do in the foreground."""
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, store: Store, writes: WritePath, *, max_memory: int | None
-    ) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, writes: WritePath, *, max_memory: int | None) -> None:
         self.manifest = manifest
         self.notes: list[str] = []
         self.finished = False
         """The folder was closed cleanly."""
         self._folder = folder
-        self._store = store
         self._writes = writes
         self._settings = manifest.settings
         self._max_memory = max_memory
-        self._manifest_lock = threading.Lock()  # one change of the manifest at a time
+        self.manifest_lock = threading.Lock()
+        """One change of the manifest at a time."""
         self._wake = threading.Condition()
         self._urgent = False
         self._due_since: float | None = None
         """Since when there has been something to seal."""
         self._sleeping = False
-        self._stopping = False
+        self.stopping = False
+        """The handle is being closed."""
         self._last_write = time.monotonic()
         self._refused: dict[tuple[str, int], int] = {}
+        self._refused_ahead: dict[tuple[str, int], int] = {}
+        """The same of a generation that is not in use yet."""
         self._busy = False
-        self._chores: list[Callable[[], None]] = []
-        self.scrub = Scrub(str(store.vectors.path))
+        self._chores: list[tuple[Callable[[], None], Callable[[], float | None]]] = []
+        self.scrub = Scrub()
         self._thread = threading.Thread(target=self._run, name="nopokedb-upkeep", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def add_chore(self, chore: Callable[[], None]) -> None:
-        """Something else to look after in each round. Before `start`."""
-        self._chores.append(chore)
+    def add_chore(self, chore: Callable[[], None], patience: Callable[[], float | None] = lambda: None) -> None:
+        """Something else to look after in each round; `patience` says in how many seconds it wants the next one, None:
+        whenever there is one. Before `start`."""
+        self._chores.append((chore, patience))
 
     def stop(self) -> None:
         """End the thread; a running build is given up."""
         with self._wake:
-            self._stopping = True
+            self.stopping = True
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join()
@@ -126,14 +129,9 @@ class Upkeep:
             self._wake.notify()
 
     @property
-    def stopping(self) -> bool:
-        """The handle is closing: long work is to be given up."""
-        return self._stopping
-
-    @property
     def resting(self) -> bool:
         """Nothing was written for a moment."""
-        return self._idle(PAUSE_S)
+        return self.idle(PAUSE_S)
 
     @property
     def sealing(self) -> bool:
@@ -150,17 +148,17 @@ class Upkeep:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
             except OSError as error:
                 _log.debug("the upkeep thread keeps its priority: %s", error)
-        faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+        faiss.omp_set_num_threads(_BUILD_THREADS)
         while True:
             with self._wake:
-                if not self._stopping and not self._urgent:
+                if not self.stopping and not self._urgent:
                     self._sleeping = True  # before looking, so that a publish after the look wakes us
                     patience = self._patience()
                     self._sleeping = patience is None
                     # Sleeping or not, a further pass of the scrub comes due some day.
                     self._wake.wait(scrub.PASS_PAUSE_S if patience is None else patience)
                 self._urgent = False
-                if self._stopping:
+                if self.stopping:
                     return
             try:
                 if self._writes.failure is None:
@@ -179,16 +177,20 @@ class Upkeep:
             return None
         if self._next_range(snapshot) is not None or self._graph_due(snapshot) is not None:
             return PAUSE_S / 2
-        if self.scrub.due(snapshot):
-            return scrub.SLICE_PAUSE_S
-        return 1.0 if snapshot.lsn > self.manifest.checkpoint_lsn else None
+        wishes = [
+            1.0 if snapshot.lsn > self.manifest.checkpoint_lsn else None,
+            scrub.SLICE_PAUSE_S if self.scrub.due(snapshot) else None,
+            *(wish() for _, wish in self._chores),
+        ]
+        return min((wish for wish in wishes if wish is not None), default=None)
 
-    def _idle(self, seconds: float) -> bool:
+    def idle(self, seconds: float) -> bool:
+        """Nothing was written for so long."""
         return time.monotonic() - self._last_write >= seconds
 
     def _work(self) -> None:
         """One round: whatever is due now."""
-        for chore in self._chores:
+        for chore, _ in self._chores:
             chore()
         snapshot = self._writes.snapshot
         if self._writes.log.size >= CHECKPOINT_BYTES:
@@ -200,15 +202,15 @@ class Upkeep:
             self._due_since = time.monotonic()
         if chosen is not None and (
             chosen[1] - snapshot.tail_start >= URGENT_ROWS
-            or self._idle(PAUSE_S)
+            or self.idle(PAUSE_S)
             or time.monotonic() - (self._due_since or 0.0) > MAX_WAIT_S
         ):
-            self._seal("seal", *chosen, self._recipes())
-        elif (graph := self._graph_due(snapshot)) is not None and self._idle(GRAPH_PAUSE_S):
-            self._seal("graph", graph.start, graph.stop, [_Recipe("hnsw")])
-        elif snapshot.lsn > self.manifest.checkpoint_lsn and self._idle(_IDLE_CHECKPOINT_S):
+            self._seal(snapshot, "seal", *chosen, self._recipes())
+        elif (graph := self._graph_due(snapshot)) is not None and self.idle(GRAPH_PAUSE_S):
+            self._seal(snapshot, "graph", graph.start, graph.stop, [_Recipe("hnsw")])
+        elif snapshot.lsn > self.manifest.checkpoint_lsn and self.idle(_IDLE_CHECKPOINT_S):
             self.checkpoint()
-        elif self.scrub.due(snapshot) and self._idle(scrub.IDLE_S):
+        elif self.scrub.due(snapshot) and self.idle(scrub.IDLE_S):
             known = self.scrub.damaged
             self.scrub.step(snapshot)
             for row in sorted(self.scrub.damaged - known):
@@ -218,14 +220,14 @@ class Upkeep:
 
     def checkpoint(self) -> None:
         """Make the stores durable up to now and drop the log that this makes superfluous."""
-        with self._manifest_lock:
+        with self.manifest_lock:
             with self._writes.quiesced() as snapshot:
                 if snapshot.lsn == self.manifest.checkpoint_lsn:
                     return
                 self._writes.log.rotate()
                 number = self._writes.log.number
             try:
-                self.manifest = save_state(self._folder, self.manifest, self._store, snapshot, first_log=number)
+                self.manifest = save_state(self._folder, self.manifest, snapshot, first_log=number)
             except BaseException as error:
                 self._writes.fail(error)
                 raise
@@ -235,18 +237,19 @@ class Upkeep:
     def steady(self) -> Iterator[Manifest]:
         """Hold checkpoints and changes of the manifest: the log, the live set and the index files stay as they are.
         Writing goes on meanwhile."""
-        with self._manifest_lock:
+        with self.manifest_lock:
             yield self.manifest
 
     def finish(self) -> None:
         """The last checkpoint of a clean close, after the last write and after a running checkpoint."""
         if self._writes.failure is None:
             self.checkpoint()
-            assert self._store.writer is not None
-            self._store.writer.shrink()
+            writer = self._writes.snapshot.store.writer
+            assert writer is not None
+            writer.shrink()
             self.finished = True
         else:
-            with self._manifest_lock:  # a checkpoint of another thread may still use the files
+            with self.manifest_lock:  # a checkpoint of another thread may still use the files
                 pass
 
     # --- segments ------------------------------------------------------------------------------------------
@@ -290,12 +293,12 @@ class Upkeep:
             return [_Recipe("hnsw"), *scans[-1:]]
         return [*scans, _Recipe("hnsw")]
 
-    def _seal(self, purpose: str, start: int, stop: int, recipes: list[_Recipe]) -> None:
+    def _seal(self, source: Snapshot, purpose: str, start: int, stop: int, recipes: list[_Recipe]) -> None:
         """Build an index over the rows [start, stop), replacing the segments inside. What is refused is remembered
         for the purpose: "seal" rows of the tail, or give rows that have a scan a "graph"."""
         self._busy = True
         try:
-            segment = self._build(start, stop, recipes)
+            segment = self._build(source, start, stop, recipes)
             if segment is None:
                 self._refuse(purpose, start, stop, "no index reached the recall goal on them")
                 return
@@ -303,18 +306,44 @@ class Upkeep:
             if not fits_memory(self._max_memory, self._writes.snapshot, segment):
                 self._refuse(purpose, start, stop, f"an index of {len(data)} bytes exceeds max_memory")
             else:
-                self._adopt(segment, data)
+                self._adopt(segment, data, source.store.generation)
         finally:
             self._busy = False
+
+    def seal_ahead(self, snapshot: Snapshot) -> tuple[Snapshot, tuple[SegmentFile, ...]]:
+        """Segments over the rows of a generation that nobody uses yet: the snapshot with them, and their files. Rows
+        that no index reaches the recall on stay exact, and are not tried again before they have doubled."""
+        files: list[SegmentFile] = []
+        self._refused_ahead = {}
+        threads = faiss.omp_get_max_threads()  # the setting of the calling thread, which may be a user's
+        faiss.omp_set_num_threads(_BUILD_THREADS)
+        try:
+            while (chosen := self._next_range(snapshot)) is not None:
+                segment = self._build(snapshot, *chosen, self._recipes())
+                if segment is None or not fits_memory(self._max_memory, snapshot, segment):
+                    self._refused_ahead["seal", chosen[0]] = chosen[1] - chosen[0]
+                    break
+                files = [file for file in files if not segment.start <= file.start < segment.stop]
+                files.append(self._write_segment(segment, segment.to_bytes(), snapshot.store.generation))
+                snapshot = with_segment(snapshot, segment)
+        finally:
+            faiss.omp_set_num_threads(threads)
+        return snapshot, tuple(files)
+
+    def switched(self, manifest: Manifest) -> None:
+        """A new generation is in use. Under `manifest_lock`."""
+        self.manifest = manifest
+        self._refused, self._refused_ahead = self._refused_ahead, {}
+        self.scrub.begin_anew()
 
     def _refuse(self, purpose: str, start: int, stop: int, reason: str) -> None:
         self._refused[purpose, start] = stop - start
         how = "exactly" if purpose == "seal" else "by scan"
         self.notes.append(f"rows {start} to {stop} are searched {how}: {reason}")
 
-    def _build(self, start: int, stop: int, recipes: list[_Recipe]) -> Segment | None:
+    def _build(self, snapshot: Snapshot, start: int, stop: int, recipes: list[_Recipe]) -> Segment | None:
         """The first segment of the recipes that reaches the recall goal."""
-        snapshot, space = self._writes.snapshot, self._settings.space
+        space = self._settings.space
         live = snapshot.live_rows.members(start, stop)
         if len(live) < _MIN_LIVE_ROWS:
             return None
@@ -322,7 +351,7 @@ class Upkeep:
         truth_of_scan: Truth | None = None
         for recipe in recipes:
             options = BuildOptions(
-                space, self._settings.M, self._settings.ef_construction, recipe.fine, lambda: self._stopping
+                space, self._settings.M, self._settings.ef_construction, recipe.fine, lambda: self.stopping
             )
             held_out = None
             if needs_holdout(recipe.kind):
@@ -336,7 +365,7 @@ class Upkeep:
             except (RuntimeError, MemoryError) as error:  # native code gave up: the next recipe, or exact
                 _log.warning("%s: no %s index over rows %d to %d: %s", self._folder, recipe.kind, start, stop, error)
                 continue
-            if self._stopping:
+            if self.stopping:
                 raise Stopped
             if calibrate(segment, truth, space, vectors, bits):
                 if held_out is not None:
@@ -344,13 +373,35 @@ class Upkeep:
                 return segment
         return None
 
-    def _adopt(self, segment: Segment, data: bytes) -> None:
+    def _adopt(self, segment: Segment, data: bytes, generation: int) -> None:
         """Write the segment's file and swap it in. A graph over exactly the rows of a scan keeps that, for filters."""
-        current = self._writes.snapshot.segments
-        segment.scan = next((old for old in current if segment.keeps(old)), None)
-        name = f"segment-{self.manifest.generation}-{segment.start}-{segment.stop}-{segment.kind}.npk"
-        folder = self._folder / "index"
-        file = SegmentFile(
+        file = self._write_segment(segment, data, generation)
+        with self.manifest_lock:
+            if self.manifest.generation != generation:  # its rows have other numbers by now
+                gone = [file]
+            else:
+                current = self._writes.snapshot.segments
+                segment.scan = next((old for old in current if segment.keeps(old)), None)
+                gone = [
+                    old
+                    for old in self.manifest.segments
+                    if segment.start <= old.start < segment.stop
+                    and old.name != file.name
+                    and not (segment.scan is not None and old.kind == "scan")
+                ]
+                kept = tuple(old for old in self.manifest.segments if old not in gone and old.name != file.name)
+                self.manifest = replace(self.manifest, segments=(*kept, file))
+                write_manifest(self._folder, self.manifest)
+                self._writes.replace_segments(lambda snapshot: with_segment(snapshot, segment))
+        for old in gone:
+            (self._folder / "index" / old.name).unlink(missing_ok=True)
+
+    def _write_segment(self, segment: Segment, data: bytes, generation: int) -> SegmentFile:
+        """Make the segment's file, durable when this returns."""
+        name = segment_name(generation, segment.start, segment.stop, segment.kind)
+        write_durably(self._folder / "index" / name, data)
+        sync_folder(self._folder / "index")
+        return SegmentFile(
             name,
             segment.kind,
             segment.start,
@@ -361,22 +412,6 @@ class Upkeep:
             segment.ef_at_100,
             segment.recall,
         )
-        gone = [
-            old
-            for old in self.manifest.segments
-            if segment.start <= old.start < segment.stop
-            and old.name != name
-            and not (segment.scan is not None and old.kind == "scan")
-        ]
-        kept = tuple(old for old in self.manifest.segments if old not in gone and old.name != name)
-        write_durably(folder / name, data)
-        sync_folder(folder)
-        with self._manifest_lock:
-            self.manifest = replace(self.manifest, segments=(*kept, file))
-            write_manifest(self._folder, self.manifest)
-        self._writes.replace_segments(lambda snapshot: with_segment(snapshot, segment))
-        for old in gone:
-            (folder / old.name).unlink(missing_ok=True)
 
 
 def fits_memory(limit: int | None, snapshot: Snapshot, segment: Segment) -> bool:

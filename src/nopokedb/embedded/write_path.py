@@ -53,9 +53,9 @@ class WritePath:
     ) -> None:
         self.log = log
         self.snapshot = snapshot
-        """The published state. Readers take this attribute once per call."""
+        """The published state. Readers take this attribute once per call. Its store is the current generation."""
         self.failure: BaseException | None = None
-        self._store = store
+        self._dim = dim
         self._resolver = Resolver(store.generation, dim, store.reader)
         self._durable = durable
         self._on_publish = on_publish
@@ -224,7 +224,7 @@ class WritePath:
         if self._durable:
             self.log.sync(frames[-1].lsn)  # THE commit point
         with self._publishing:
-            self.snapshot = self._store.apply(self.snapshot, frames)  # the visibility point
+            self.snapshot = self.snapshot.store.apply(self.snapshot, frames)  # the visibility point
         self._on_publish(self.snapshot)
         with self._mutex:
             del self._pending[: len(frames)]
@@ -248,6 +248,16 @@ class WritePath:
             raise
         finally:
             self._step_down()
+
+    def switch(self, snapshot: Snapshot) -> None:
+        """Go on in another generation, which is in the same state. Inside `quiesced`, so that the log has no frame
+        that is not applied, and the next one belongs to the new generation."""
+        store = snapshot.store
+        self._resolver = Resolver(store.generation, self._dim, store.reader)
+        # Automatic ids that were handed out but not used yet stay handed out.
+        self._position = Position(snapshot.label_count, snapshot.row_count, self._position.next_auto_id)
+        with self._publishing:
+            self.snapshot = snapshot
 
     def shut(self) -> None:
         """Let no further write in, and return when none is inside. Batches that are in the log are served, unless an

@@ -67,6 +67,12 @@ def write_durably(path: Path, data: bytes) -> None:
 
     The name itself is durable only after `sync_folder`, which the caller does once for several files.
     """
+    write_temporary(path, data)
+    adopt_temporary(path)
+
+
+def write_temporary(path: Path, data: bytes) -> None:
+    """The first half of `write_durably`: the bytes are on the medium, `path` is as it was."""
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     descriptor = open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
@@ -74,4 +80,8 @@ def write_durably(path: Path, data: bytes) -> None:
         sync(descriptor)
     finally:
         os.close(descriptor)
-    temporary.replace(path)
+
+
+def adopt_temporary(path: Path) -> None:
+    """The second half: give the bytes their name."""
+    path.with_name(path.name + TEMPORARY_SUFFIX).replace(path)

@@ -154,6 +154,49 @@ class ReaderLock:
             self._descriptor = -1
 
 
+class GenerationHold:
+    """A shared lock on a file of one generation: until `release`, no writer removes the files of that generation.
+
+    The lock comes before a look at the manifest: whoever holds it and then still finds the generation there may rely
+    on the files. FileNotFoundError while they are being removed. (Windows needs no lock: it removes no open file.)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = open_file(path, os.O_RDONLY)
+        if sys.platform != "win32" and not _try_lock(self._descriptor, shared=True):
+            self.release()
+            raise FileNotFoundError(f"the files of this generation are being removed: {path}")
+
+    def release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def remove_unless_held(path: Path) -> bool:
+    """Remove the file on which a generation is held. False: somebody holds it."""
+    try:
+        descriptor = open_file(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        if sys.platform != "win32" and not _try_lock(descriptor, shared=False):
+            return False
+        if sys.platform == "win32":  # it removes no file that is open, by us neither
+            os.close(descriptor)
+            descriptor = -1
+        try:
+            path.unlink()
+        except PermissionError:
+            if sys.platform == "win32":
+                return False
+            raise
+        return True
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
 def read_published(path: Path) -> Published | None:
     """What the writer last announced, or None where nothing readable was written."""
     size = _LAYOUT.size + _CRC.size

@@ -14,7 +14,7 @@ from typing import Any
 import google_crc32c
 import orjson
 
-from nopokedb.embedded.storage.files import sync_folder, write_durably
+from nopokedb.embedded.storage.files import adopt_temporary, sync_folder, write_temporary
 from nopokedb.errors import CorruptionError, NewerFormatError
 
 FORMAT_VERSION = 1
@@ -115,10 +115,15 @@ def parse_manifest(folder: Path, data: bytes) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest; durable when this returns.
+    """Replace the manifest; durable when this returns."""
+    prepare_manifest(folder, manifest)
+    adopt_manifest(folder)
 
-    The folder is synced before the rename too: the manifest must not become visible ahead of the names of the
-    files that it speaks of.
+
+def prepare_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest beside the one in force. Whatever happens in here, that stays in force.
+
+    The folder is synced too: the manifest must not become visible ahead of the names of the files that it speaks of.
     """
     fields = dataclasses.asdict(manifest)
     body = orjson.loads(orjson.dumps(fields))
@@ -126,5 +131,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         {"crc32c": google_crc32c.value(orjson.dumps(body)), "manifest": body}, option=orjson.OPT_INDENT_2
     )
     sync_folder(folder)
-    write_durably(folder / NAME, data)
+    write_temporary(folder / NAME, data)
+
+
+def adopt_manifest(folder: Path) -> None:
+    """Put the prepared manifest in force, by one rename; durable when this returns. After an error either may be."""
+    adopt_temporary(folder / NAME)
     sync_folder(folder)

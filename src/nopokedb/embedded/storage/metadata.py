@@ -324,35 +324,52 @@ class MetadataWriter:
         wanted = [frame for frame in frames if frame.lsn > self.applied_lsn]
         if not wanted:
             return
-        connection = self._connection
-        with _reported(self.path), connection:
-            for frame in wanted:
-                labels = range(frame.first_label, frame.first_label + frame.label_count)
-                records = [
-                    (
-                        label,
-                        id_,
-                        row,
-                        metadata.decode(),
-                        text is not None,
-                        record_crc(label, row, id_, metadata, text is not None),
-                    )
-                    for label, id_, row, metadata, text in zip(
-                        labels, frame.ids, frame.rows.tolist(), frame.metadatas, frame.texts, strict=True
-                    )
-                ]
-                connection.executemany("INSERT INTO records VALUES(?, ?, ?, jsonb(?), ?, ?)", records)
-                texts = [
-                    (label, text, text_crc(label, text))
-                    for label, text in zip(labels, frame.texts, strict=True)
-                    if text is not None
-                ]
-                if texts:
-                    connection.executemany("INSERT INTO texts VALUES(?, ?, ?)", texts)
-                if self._fields:
-                    self._index(labels, frame.metadatas)
-            connection.execute("UPDATE state SET value=? WHERE key='applied_lsn'", (wanted[-1].lsn,))
+        with _reported(self.path), self._connection:
+            self._insert(wanted)
+            self._set_applied(wanted[-1].lsn)
         self.applied_lsn = wanted[-1].lsn
+
+    def copy(self, frame: Frame) -> None:
+        """Add records that come from an older generation, with whatever lsn. Before `finish_copy`."""
+        with _reported(self.path), self._connection:
+            self._insert([frame])
+
+    def finish_copy(self, lsn: int) -> None:
+        """What was copied is the state at this lsn."""
+        with _reported(self.path), self._connection:
+            self._set_applied(lsn)
+        self.applied_lsn = lsn
+
+    def _set_applied(self, lsn: int) -> None:
+        self._connection.execute("UPDATE state SET value=? WHERE key='applied_lsn'", (lsn,))
+
+    def _insert(self, frames: list[Frame]) -> None:
+        connection = self._connection
+        for frame in frames:
+            labels = range(frame.first_label, frame.first_label + frame.label_count)
+            records = [
+                (
+                    label,
+                    id_,
+                    row,
+                    metadata.decode(),
+                    text is not None,
+                    record_crc(label, row, id_, metadata, text is not None),
+                )
+                for label, id_, row, metadata, text in zip(
+                    labels, frame.ids, frame.rows.tolist(), frame.metadatas, frame.texts, strict=True
+                )
+            ]
+            connection.executemany("INSERT INTO records VALUES(?, ?, ?, jsonb(?), ?, ?)", records)
+            texts = [
+                (label, text, text_crc(label, text))
+                for label, text in zip(labels, frame.texts, strict=True)
+                if text is not None
+            ]
+            if texts:
+                connection.executemany("INSERT INTO texts VALUES(?, ?, ?)", texts)
+            if self._fields:
+                self._index(labels, frame.metadatas)
 
     def _index(self, labels: Iterable[int], metadatas: Iterable[bytes], only: int | None = None) -> None:
         """Add the values of these versions to the indexes, or to one of them."""
@@ -407,7 +424,7 @@ class MetadataWriter:
             connection.execute("DELETE FROM records WHERE label>=?", (first_label,))
             connection.execute("DELETE FROM texts WHERE label>=?", (first_label,))
             connection.execute("DELETE FROM field_values WHERE label>=?", (first_label,))
-            connection.execute("UPDATE state SET value=? WHERE key='applied_lsn'", (applied_lsn,))
+            self._set_applied(applied_lsn)
         self.applied_lsn = applied_lsn
 
     def checkpoint(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from test_concurrency import run_all, vector_of
 
 from nopokedb import ClosedError, CorruptionError, NeedsReopenError, NoPokeDB, ReadOnlyError
 from nopokedb.embedded import compaction, new_generation, text_view, texts, upkeep
+from nopokedb.embedded.storage import lock
 
 DIM = 8
 
@@ -296,6 +299,33 @@ def test_repeated_compactions(open_db: Callable[..., NoPokeDB]) -> None:
         assert all(np.array_equal(again[n].vector, vector_of(n, 11)) for n in ids)
 
 
+def test_memory_and_files_are_given_back(open_db: Callable[..., NoPokeDB]) -> None:
+    """After a compaction nothing of the old generation is open or mapped, however many there were."""
+    if sys.platform != "linux":
+        pytest.skip("open files and maps are read from /proc")
+    db = open_db(dim=DIM)
+
+    def used() -> tuple[int, set[str]]:
+        files = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+        maps = Path("/proc/self/maps").read_text().split()
+        ours = [name for name in (*files, *maps) if name.startswith(os.path.realpath(db.path))]
+        return len(ours), {name for name in ours if "-" in Path(name).name}
+
+    counts = []
+    for round_ in range(6):
+        fill(db)
+        db.delete_many(range(0, 600, 2))
+        db.compact()
+        records = list(db.scan(include=("vector",)))
+        assert len(records) == len(db)
+        wait_for(lambda: generations(db.path) == {db.stats().generation})
+        count, names = used()
+        assert all(f"-{round_ + 2}." in name for name in names), names
+        counts.append(count)
+        db.delete_many([record.id for record in records])
+    assert max(counts) <= min(counts) + 2, counts
+
+
 # --- nobody is disturbed --------------------------------------------------------------------------------------
 
 
@@ -488,6 +518,38 @@ def test_a_close_ends_a_compaction(open_db: Callable[..., NoPokeDB], monkeypatch
         assert dump(again) == want
 
 
+def test_an_index_of_the_old_rows_is_not_taken_for_one_of_the_new(
+    open_db: Callable[..., NoPokeDB], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that the background thread has begun before a switch and finishes after it is dropped: its rows have
+    other numbers by then."""
+    inside, gate = threading.Event(), threading.Event()
+    real = upkeep.Upkeep._build
+
+    def slow(self: upkeep.Upkeep, *arguments: Any) -> Any:
+        if threading.current_thread().name == "nopokedb-upkeep" and not gate.is_set():
+            inside.set()
+            assert gate.wait(60)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(upkeep.Upkeep, "_build", slow)
+    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
+    db = open_db(dim=DIM)
+    fill(db, 4000)
+    assert inside.wait(60)
+    assert db.compact() > 0
+    segments = db.stats().segments
+    assert segments
+    gate.set()
+    wait_for(lambda: generations(db.path) == {2} and not db.stats().sealing)
+    assert db.stats().segments == segments
+    for key in range(0, 4000, 300):
+        assert key % 3 == 2 or db.query(vector_of(key, 1 - key % 2), k=1)[0].id == key
+    db.close()
+    with open_db() as again:
+        assert again.stats().segments == segments and not again.stats().notes
+
+
 # --- read-only handles ----------------------------------------------------------------------------------------
 
 
@@ -555,6 +617,27 @@ def test_a_reader_refreshes_into_a_new_generation_without_a_write(open_db: Calla
         assert reader.stats().generation == 2
         wait_for(lambda: generations(db.path) == {2})
         assert dump(reader) == dump(db)
+
+
+def test_a_reader_that_opens_while_the_files_go(
+    open_db: Callable[..., NoPokeDB], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the old manifest, and even opened the first file, when the old generation is removed: it begins
+    again, with the new one."""
+    db = open_db(dim=DIM)
+    fill(db)
+    real, times = lock._try_lock, []
+
+    def slow(descriptor: int, *, shared: bool) -> bool:
+        if shared and sys.platform == "linux" and Path(f"/proc/self/fd/{descriptor}").readlink().name == "rows-1.bin":
+            times.append(db.compact())
+        return real(descriptor, shared=shared)
+
+    monkeypatch.setattr(lock, "_try_lock", slow)
+    with NoPokeDB(path=db.path, read_only=True) as reader:
+        assert reader.stats().generation == db.stats().generation == 1 + len(times)
+        assert dump(reader) == dump(db)
+    assert generations(db.path) == {1 + len(times)}
 
 
 # --- damage ---------------------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def test_a_disk_that_fills_up_in_between(tmp_path: Path, monkeypatch: pytest.Mon
                 db.compact()
             monkeypatch.setattr(compaction, "_check_room", lambda *_: None)
             met = set()
-            for left in range(0, 700_000, 20_000):
+            for left in range(0, 700_000, 6_000):
                 (folder / "ballast").unlink()
                 (folder / "ballast").write_bytes(bytes(max(0, shutil.disk_usage(folder).free - left)))
                 try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from make_frozen_folder import vectors_of
+from model import dump
 
 from nopokedb import NoPokeDB
 
@@ -38,6 +39,19 @@ def test_a_frozen_folder_opens(tmp_path: Path, archive: Path) -> None:
         for record in db.scan(include=("vector",)):
             if isinstance(record.id, int) and 6 < record.id < 1200:
                 assert np.array_equal(record.vector, vectors[record.id])
+
+
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name)
+def test_a_frozen_folder_can_be_compacted(tmp_path: Path, archive: Path) -> None:
+    """A new generation of an old folder has the same records, and so has the next open."""
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    with NoPokeDB(path=tmp_path / "collection") as db:
+        before = dump(db)
+        db.compact()
+        assert db.stats().generation == 2 and dump(db) == before
+    with NoPokeDB(path=tmp_path / "collection") as db:
+        assert dump(db) == before and not db.stats().notes
 
 
 def test_there_is_a_frozen_folder_of_every_format() -> None:

@@ -51,7 +51,11 @@ class NewGeneration:
         self._manifest = Manifest(upkeep.manifest.settings, upkeep.manifest.identity, generation)
         self.named = False
         """The manifest on the medium may name it."""
-        self.store = Store(folder, self._manifest, writable=True)
+        try:
+            self.store = Store(folder, self._manifest, writable=True)
+        except BaseException:
+            self._remove()
+            raise
         self._files: tuple[SegmentFile, ...] = ()
         self._label_count = 0
         """How many labels of the old generation have been looked at."""
@@ -77,8 +81,11 @@ class NewGeneration:
     def drop(self) -> None:
         """Remove all of it. What cannot be removed goes at the next attempt or open."""
         self.store.close()
+        self._remove()
+
+    def _remove(self) -> None:
         try:
-            remove_generation(self._folder, self.store.generation)
+            remove_generation(self._folder, self._manifest.generation)
         except OSError as error:
             _log.warning("%s: an unfinished generation stays until the next open: %s", self._folder, error)
 

@@ -454,3 +454,74 @@ def test_checking_imports_no_command_line() -> None:
     code = "import nopokedb, nopokedb.embedded.repair, sys; print([m for m in ('click', 'rich') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+KILLED = """
+import os, sys
+count, limit, task = 0, int(sys.argv[1]), sys.argv[2]
+import nopokedb, nopokedb.embedded.repair, nopokedb.embedded.restore
+def guard(name):
+    real = getattr(os, name)
+    def call(*args, **kwargs):
+        global count
+        count += 1
+        if count == limit:
+            os.kill(os.getpid(), 9)
+        return real(*args, **kwargs)
+    setattr(os, name, call)
+for name in ("pwrite", "fdatasync", "fsync", "unlink", "replace", "rename", "open", "mkdir", "rmdir"):
+    guard(name)
+if task == "restore":
+    nopokedb.restore(sys.argv[4], sys.argv[3])
+else:
+    nopokedb.check(sys.argv[3], repair=True)
+print(count)
+"""
+
+
+def run_and_kill(limit: int, task: str, path: Path, file: Path) -> int | None:
+    """Run the task in a process that is killed at its `limit`-th file operation; how many it made if it ended well."""
+    command = [sys.executable, "-c", KILLED, str(limit), task, str(path), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, -9), done.stderr
+    return int(done.stdout.split()[-1]) if done.returncode == 0 else None
+
+
+@pytest.mark.parametrize("task", ["retire", "salvage", "restore"])
+def test_a_repair_or_restore_killed_anywhere_can_be_repeated(tmp_path: Path, task: str, seed: int) -> None:
+    """A killed repair leaves the old state or the new one, and the next repair ends as an undisturbed one; a killed
+    restore leaves no collection or the whole one."""
+    source = tmp_path / "source"
+    with NoPokeDB(dim=DIM, path=source) as db:
+        db.add_many([vector_of(n) for n in range(30)], [{"n": n} for n in range(30)], texts=["t"] * 30)
+        db.save()
+        db.delete(3)
+        db.backup(tmp_path / "file")
+        content = dump(db)
+    if task == "retire":
+        with (source / "vectors-1.f32").open("r+b") as file:
+            file.seek(20 * DIM * 4)
+            file.write(b"\7" * DIM * 4)
+        content = [row for row in content if row[1] != 20]
+    if task == "salvage":
+        (source / "labels-1.bin").write_bytes(b"")
+        change(source, "DELETE FROM records WHERE label=11")
+        content = [row for row in content if row[1] != 11]
+
+    def prepared(name: str) -> Path:
+        if task != "restore":
+            shutil.copytree(source, tmp_path / name)
+        return tmp_path / name
+
+    whole = run_and_kill(0, task, prepared("whole"), tmp_path / "file")
+    assert whole is not None and whole > 20
+    for limit in np.random.default_rng(seed).integers(1, whole, 6).tolist():
+        path = prepared(f"killed{limit}") if not (tmp_path / f"killed{limit}").exists() else None
+        if path is None:
+            continue
+        assert run_and_kill(limit, task, path, tmp_path / "file") is None
+        if task == "restore" and not path.exists():
+            continue
+        check(path, repair=True)
+        assert bad(check(path)) == [], limit
+        assert content_of(path) == content, limit

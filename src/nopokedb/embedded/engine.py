@@ -260,6 +260,10 @@ class EmbeddedEngine:
 
     def backup(self, target: Path, since: int | Path | None) -> Backup:
         snapshot = self.snapshot()
+        if self._follower is None and isinstance(since, int):
+            with self._upkeep.steady() as manifest:
+                snapshot, log = self._writes.held_log(manifest.checkpoint_lsn, manifest.first_log)
+            return write_backup(Source(self.folder, manifest, snapshot, self._read, log), target, since)
         return write_backup(Source(self.folder, self._manifest(), snapshot, self._read), target, since)
 
     def snapshot_create(self, name: str) -> NamedSnapshot:

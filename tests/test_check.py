@@ -406,6 +406,30 @@ def test_a_damaged_log_keeps_what_was_applied(tmp_path: Path) -> None:
     assert list((tmp_path / "image").glob("quarantine-1/oplog/*.log"))
 
 
+def test_a_new_generation_carries_no_wrong_vector_over(folder: tuple[Path, Dump]) -> None:
+    """A folder that cannot be opened and has a destroyed vector too: that record is lost, and said to be; settings
+    and the identity stay, and so does every other record."""
+    path, content = folder
+    change(path, "DELETE FROM records WHERE label=11")
+    (path / "labels-1.bin").write_bytes(b"")
+    with (path / "vectors-1.f32").open("r+b") as file:
+        file.seek(20 * DIM * 4)
+        file.write(b"\7" * DIM * 4)
+    before = json.loads((path / "manifest.json").read_bytes())["manifest"]
+    problems = check(path, repair=True)
+    assert all(problem.repaired for problem in bad(problems))
+    assert content_of(path) == [row for row in content if row[1] not in (11, 20)]
+    after = json.loads((path / "manifest.json").read_bytes())["manifest"]
+    assert after["generation"] == 2 and after["checkpoint_lsn"] > before["checkpoint_lsn"]
+    assert [after[name] for name in ("settings", "identity")] == [before[name] for name in ("settings", "identity")]
+    highest = max(row[1] for row in content if isinstance(row[1], int))
+    assert after["next_auto_id"] == highest + 1 > before["checkpoint_lsn"]
+    assert np.load(path / "quarantine-1" / "vectors.npy").tobytes() == b"\7" * DIM * 4
+    assert {"labels-1.bin", "vectors-1.f32", "metadata-1.db"} <= {
+        file.name for file in (path / "quarantine-1").iterdir()
+    }
+
+
 def test_lost_metadata_come_back_from_the_log(tmp_path: Path) -> None:
     """SQLite is gone and every batch is still in the log: nothing is lost."""
     db = NoPokeDB(dim=DIM, path=tmp_path / "db")

@@ -38,7 +38,7 @@ def fill(db: NoPokeDB, rng: np.random.Generator) -> None:
     vectors = rng.standard_normal((300, DIM)).astype(np.float32)
     texts = [f"text é {n}" if n % 3 else None for n in range(300)]
     db.add_many(vectors, [{"n": n, "f": n / 7, "deep": [None, {"é": n}]} for n in range(300)], texts=texts)
-    db.add_many(vectors[:3], ids=["a", "1", -7])
+    db.add_many(vectors[:3], ids=["a", "1", -7], texts=["of a", None, "of -7"])
     db.delete_many([5, 6])
     db.upsert(8, metadata={"m": 1e16}, merge=True)
     db.upsert(9, vectors[10])
@@ -331,6 +331,7 @@ HOSTILE_BLOCKS: dict[str, Callable[[int, bytes, bytes], Any]] = {
     "NaN": records(lambda h, v: (h, np.full(len(v) // 4, np.nan, "<f4").tobytes())),
     "zero vectors under cosine": records(lambda h, v: (h, bytes(len(v)))),
     "fewer vectors": records(lambda h, v: (h, v[: -DIM * 4])),
+    "bytes that belong to nothing": records(lambda h, v: (h + bytes(4), v)),
     "an empty payload": records(lambda h, v: (b"", b"")),
     "random bytes": records(lambda h, v: (np.random.default_rng(1).bytes(len(h)), v)),
     "lengths past the end": records(lambda h, v: (h[:60] + b"\xff" * (len(h) - 60), v)),

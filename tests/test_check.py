@@ -406,6 +406,30 @@ def test_a_damaged_log_keeps_what_was_applied(tmp_path: Path) -> None:
     assert list((tmp_path / "image").glob("quarantine-1/oplog/*.log"))
 
 
+def test_a_new_generation_carries_no_wrong_vector_over(folder: tuple[Path, Dump]) -> None:
+    """A folder that cannot be opened and has a destroyed vector too: that record is lost, and said to be; settings
+    and the identity stay, and so does every other record."""
+    path, content = folder
+    change(path, "DELETE FROM records WHERE label=11")
+    (path / "labels-1.bin").write_bytes(b"")
+    with (path / "vectors-1.f32").open("r+b") as file:
+        file.seek(20 * DIM * 4)
+        file.write(b"\7" * DIM * 4)
+    before = json.loads((path / "manifest.json").read_bytes())["manifest"]
+    problems = check(path, repair=True)
+    assert all(problem.repaired for problem in bad(problems))
+    assert content_of(path) == [row for row in content if row[1] not in (11, 20)]
+    after = json.loads((path / "manifest.json").read_bytes())["manifest"]
+    assert after["generation"] == 2 and after["checkpoint_lsn"] > before["checkpoint_lsn"]
+    assert [after[name] for name in ("settings", "identity")] == [before[name] for name in ("settings", "identity")]
+    highest = max(row[1] for row in content if isinstance(row[1], int))
+    assert after["next_auto_id"] == highest + 1 > before["checkpoint_lsn"]
+    assert np.load(path / "quarantine-1" / "vectors.npy").tobytes() == b"\7" * DIM * 4
+    assert {"labels-1.bin", "vectors-1.f32", "metadata-1.db"} <= {
+        file.name for file in (path / "quarantine-1").iterdir()
+    }
+
+
 def test_lost_metadata_come_back_from_the_log(tmp_path: Path) -> None:
     """SQLite is gone and every batch is still in the log: nothing is lost."""
     db = NoPokeDB(dim=DIM, path=tmp_path / "db")
@@ -470,3 +494,74 @@ def test_a_wrong_index_on_a_field_is_found_and_rebuilt(tmp_path: Path) -> None:
     assert not check(tmp_path / "db")
     with NoPokeDB(path=tmp_path / "db") as db:
         assert db.count({"year": 2002}) == 10 and db.stats().indexed_fields == ("year", "tags")
+
+
+KILLED = """
+import os, sys
+count, limit, task = 0, int(sys.argv[1]), sys.argv[2]
+import nopokedb, nopokedb.embedded.repair, nopokedb.embedded.restore
+def guard(name):
+    real = getattr(os, name)
+    def call(*args, **kwargs):
+        global count
+        count += 1
+        if count == limit:
+            os.kill(os.getpid(), 9)
+        return real(*args, **kwargs)
+    setattr(os, name, call)
+for name in ("pwrite", "fdatasync", "fsync", "unlink", "replace", "rename", "open", "mkdir", "rmdir"):
+    guard(name)
+if task == "restore":
+    nopokedb.restore(sys.argv[4], sys.argv[3])
+else:
+    nopokedb.check(sys.argv[3], repair=True)
+print(count)
+"""
+
+
+def run_and_kill(limit: int, task: str, path: Path, file: Path) -> int | None:
+    """Run the task in a process that is killed at its `limit`-th file operation; how many it made if it ended well."""
+    command = [sys.executable, "-c", KILLED, str(limit), task, str(path), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, -9), done.stderr
+    return int(done.stdout.split()[-1]) if done.returncode == 0 else None
+
+
+@pytest.mark.parametrize("task", ["retire", "salvage", "restore"])
+def test_a_repair_or_restore_killed_anywhere_can_be_repeated(tmp_path: Path, task: str, seed: int) -> None:
+    """A killed repair leaves the old state or the new one, and the next repair ends as an undisturbed one; a killed
+    restore leaves no collection or the whole one."""
+    source = tmp_path / "source"
+    with NoPokeDB(dim=DIM, path=source) as db:
+        db.add_many([vector_of(n) for n in range(30)], [{"n": n} for n in range(30)], texts=["t"] * 30)
+        db.save()
+        db.delete(3)
+        db.backup(tmp_path / "file")
+        content = dump(db)
+    if task == "retire":
+        with (source / "vectors-1.f32").open("r+b") as file:
+            file.seek(20 * DIM * 4)
+            file.write(b"\7" * DIM * 4)
+        content = [row for row in content if row[1] != 20]
+    if task == "salvage":
+        (source / "labels-1.bin").write_bytes(b"")
+        change(source, "DELETE FROM records WHERE label=11")
+        content = [row for row in content if row[1] != 11]
+
+    def prepared(name: str) -> Path:
+        if task != "restore":
+            shutil.copytree(source, tmp_path / name)
+        return tmp_path / name
+
+    whole = run_and_kill(0, task, prepared("whole"), tmp_path / "file")
+    assert whole is not None and whole > 20
+    for limit in np.random.default_rng(seed).integers(1, whole, 6).tolist():
+        path = prepared(f"killed{limit}") if not (tmp_path / f"killed{limit}").exists() else None
+        if path is None:
+            continue
+        assert run_and_kill(limit, task, path, tmp_path / "file") is None
+        if task == "restore" and not path.exists():
+            continue
+        check(path, repair=True)
+        assert bad(check(path)) == [], limit
+        assert content_of(path) == content, limit

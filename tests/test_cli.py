@@ -83,6 +83,18 @@ def test_exit_codes_are_documented_and_every_error_has_one() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.NoPokeError) and kind is not errors.NoPokeError:
             assert exit_code_of(kind("x")) in exit_codes.MEANINGS, kind
     assert exit_code_of(AssertionError()) is None
+    particular = {
+        errors.NeedsReopenError: 7,
+        errors.OutcomeUnknownError: 7,
+        errors.CorruptionError: 4,
+        errors.DatabaseLockedError: 3,
+        errors.CollectionNotFoundError: 5,
+        errors.LegacyFolderError: 5,
+        errors.ArchiveError: 6,
+        errors.BatchTooLargeError: 2,
+        OSError: 8,
+    }
+    assert {kind: exit_code_of(kind("x")) for kind in particular} == particular
 
 
 def test_info(cli: Run, folder: Path) -> None:

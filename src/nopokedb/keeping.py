@@ -82,8 +82,8 @@ class Keeping:
 
         Args:
             repair: only False here. To repair, close the handle and call `nopokedb.check(path, repair=True)`.
-            deep: read every record, text, vector and index. Without, only what takes milliseconds: the log, the live
-                set, the tables of labels and rows, the sizes of files, SQLite's quick check.
+            deep: read every record, text, vector and index. Without: the log, the live set, the tables of labels and
+                rows, the sizes of files, SQLite's quick check.
         """
         if repair:
             raise InvalidInputError(

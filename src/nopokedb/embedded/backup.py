@@ -11,6 +11,7 @@ where only an lsn is given, from the frames behind it, as long as the log has th
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,13 +34,15 @@ from nopokedb.embedded.storage.files import TEMPORARY_SUFFIX, sync, sync_folder
 from nopokedb.embedded.storage.frames import Frame, encode_frame
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.metadata import Field, Stored
-from nopokedb.embedded.storage.oplog import read_log
+from nopokedb.embedded.storage.oplog import LogContent, read_log
 from nopokedb.errors import ArchiveError, CorruptionError, InvalidInputError
 from nopokedb.records import Id, Vectors
 
 _PAGE = 256
 _BLOCK_BYTES = 16 * 2**20
 """A block is ended when its vectors, or its metadata and texts, reach this."""
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+"""What file systems without hard links say."""
 _TEXTS = 16
 """Texts may be 16 MiB long: so many are fetched at once."""
 _OVERHEAD = 560
@@ -56,6 +59,8 @@ class Source:
     snapshot: Snapshot
     read: Callable[[Callable[[ReadPath], Any]], Any]
     """Runs a read on the stores of the handle."""
+    log: LogContent | None = None
+    """The log behind the checkpoint, where the handle could read it while nobody appended."""
 
     def fetch(self, labels: Sequence[int]) -> list[Stored]:
         """The record versions of these labels, in order, verified."""
@@ -123,13 +128,26 @@ def write_backup(source: Source, target: Path, since: int | Path | None) -> Back
             sync(file.fileno())
         for _ in ArchiveReader(temporary).blocks():
             pass  # every byte is compared with its checksum
-        os.link(temporary, target)  # unlike a rename it never replaces a file that came meanwhile
-        temporary.unlink()
+        _name(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
     return Backup(str(target), snapshot.lsn, since_lsn, len(labels), len(deleted), target.stat().st_size)
+
+
+def _name(temporary: Path, target: Path) -> None:
+    """Give the file its name. A link, unlike a rename, never replaces a file that came meanwhile."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise InvalidInputError(f"expected the name of a new file, but {target} exists") from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        temporary.rename(target)
+    else:
+        temporary.unlink()
 
 
 def _write(file: BinaryIO, description: Description, source: Source, labels: Labels, deleted: list[Id]) -> None:
@@ -206,7 +224,7 @@ def _live_before(source: Source, since: int | Path) -> tuple[int, Bitmap]:
             f"expected an lsn that the log still reaches, {manifest.checkpoint_lsn} or later, got {since}; give the "
             "earlier backup file as since"
         )
-    log = read_log(source.folder / "oplog", manifest.checkpoint_lsn, first_file=manifest.first_log)
+    log = source.log or read_log(source.folder / "oplog", manifest.checkpoint_lsn, first_file=manifest.first_log)
     live = snapshot.live
     frames = [frame for frame in decode_entries(log.entries, manifest) if since < frame.lsn <= snapshot.lsn]
     if len(frames) != snapshot.lsn - since:

@@ -22,8 +22,6 @@ from nopokedb.embedded import named
 from nopokedb.embedded.check_metadata import MetadataFindings, inspect_metadata
 from nopokedb.embedded.leftovers import leftovers
 from nopokedb.embedded.recovery import decode_entries, require_collection
-from nopokedb.embedded.resolve import Position
-from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage import manifest as manifests
 from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.storage.columns import LABEL_TYPE, NONE, ROW_TYPE
@@ -382,20 +380,13 @@ def manifest_problem(folder: Path, error: CorruptionError) -> Problem:
 
 def check_writing(folder: Path, manifest: Manifest, writes: WritePath, *, deep: bool) -> list[Problem]:
     """Look at the folder of a writing handle, which goes on writing; the caller holds its checkpoints back."""
-    moments: list[Moment] = []
-
-    def take(position: Position, snapshot: Snapshot) -> None:
-        # Nobody appends meanwhile, so no frame is read half-written.
-        try:
-            log = read_log(folder / "oplog", manifest.checkpoint_lsn, first_file=manifest.first_log)
-        except CorruptionError as error:
-            damaged.append(Problem("log", "error", str(error), error.file, error.offset))
-            log = LogContent([], None, False)
-        moments.append(Moment(snapshot.lsn, snapshot.live, log))
-
     damaged: list[Problem] = []
-    writes.write_drafted(take)
-    problems = inspect(folder, manifest, deep=deep, moment=moments[0]).problems
+    try:
+        snapshot, log = writes.held_log(manifest.checkpoint_lsn, manifest.first_log)
+    except CorruptionError as error:
+        damaged.append(Problem("log", "error", str(error), error.file, error.offset))
+        snapshot, log = writes.snapshot, LogContent([], None, False)
+    problems = inspect(folder, manifest, deep=deep, moment=Moment(snapshot.lsn, snapshot.live, log)).problems
     return damaged + [problem for problem in problems if not (damaged and problem.kind in ("log", "live_set"))]
 
 

@@ -333,8 +333,14 @@ class EmbeddedEngine:
         self._writes.write_drafted(lambda position, now: (frame_of(retire, versions, position, now), []))
 
     def backup(self, target: Path, since: int | Path | None) -> Backup:
-        manifest, snapshot = self._manifest_and_snapshot()
-        return write_backup(Source(self.folder, manifest, snapshot, self._reader_of(snapshot)), target, since)
+        if self._follower is None and isinstance(since, int):
+            with self._upkeep.steady() as manifest:
+                snapshot, log = self._writes.held_log(manifest.checkpoint_lsn, manifest.first_log)
+            source = Source(self.folder, manifest, snapshot, self._reader_of(snapshot), log)
+        else:
+            manifest, snapshot = self._manifest_and_snapshot()
+            source = Source(self.folder, manifest, snapshot, self._reader_of(snapshot))
+        return write_backup(source, target, since)
 
     def snapshot_create(self, name: str) -> NamedSnapshot:
         self._check_writable()

@@ -10,7 +10,7 @@ A crash before the rename leaves the old folder as it was; the next repair begin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,18 @@ class _Salvage:
 
     def run(self) -> Salvaged:
         folder, old = self._folder, self._manifest
-        fresh = Manifest(old.settings, old.identity, old.generation + 1)
+        fresh = replace(
+            old,
+            generation=old.generation + 1,
+            checkpoint_lsn=0,
+            label_count=0,
+            row_count=0,
+            live_file="",
+            live_crc32c=0,
+            labels_crc32c=0,
+            rows_crc32c=0,
+            segments=(),
+        )
         for path in _files_of(folder, fresh.generation):  # of an interrupted repair
             path.unlink()
         chosen, lsn = self._choose()

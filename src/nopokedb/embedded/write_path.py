@@ -26,7 +26,7 @@ from nopokedb.embedded.resolve import Pending, Position, Resolver, take_auto_ids
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.columns import COMPUTED
 from nopokedb.embedded.storage.frames import Frame, encode_frame
-from nopokedb.embedded.storage.oplog import OplogWriter
+from nopokedb.embedded.storage.oplog import LogContent, OplogWriter, read_log
 from nopokedb.embedded.store import Store
 from nopokedb.engine import Write
 from nopokedb.errors import ClosedError, DuplicateIdError, NeedsReopenError, OutcomeUnknownError
@@ -258,6 +258,17 @@ class WritePath:
         self._position = Position(snapshot.label_count, snapshot.row_count, self._position.next_auto_id)
         with self._publishing:
             self.snapshot = snapshot
+
+    def held_log(self, after_lsn: int, first_file: int) -> tuple[Snapshot, LogContent]:
+        """The state and the log that belongs to it, read while nobody appends: no frame of it is half-written. The
+        caller holds checkpoints back."""
+        held: list[tuple[Snapshot, LogContent]] = []
+
+        def look(position: Position, snapshot: Snapshot) -> None:
+            held.append((snapshot, read_log(self.log.path.parent, after_lsn, first_file=first_file)))
+
+        self.write_drafted(look)
+        return held[0]
 
     def shut(self) -> None:
         """Let no further write in, and return when none is inside. Batches that are in the log are served, unless an

@@ -69,6 +69,10 @@ class EmbeddedEngine:
         self._unusable: type[ClosedError] | type[ForkedHandleError] | None = None
         self._closing = threading.Lock()
         self._notes: list[str] = []
+        # Before the upkeep thread starts, which looks at these.
+        self._texts: TextView | None = None
+        self._texts_of: Store | None = None
+        self._texts_lock = threading.Lock()
         self._lock: WriterLock | None = None
         self._follower: Follower | None = None
         if read_only:
@@ -88,9 +92,6 @@ class EmbeddedEngine:
         limit = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         self._cache = RecordCache(limit)
         self._filters = FilterCache(limit, self._filter_searched)
-        self._texts: TextView | None = None
-        self._texts_of: Store | None = None
-        self._texts_lock = threading.Lock()
         self._attach(self._store())
         self._warm()
         _engines.add(self)

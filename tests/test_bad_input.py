@@ -811,6 +811,8 @@ EVERY_METHOD: dict[str, Call] = {
     "scan": lambda db: list(db.scan()),
     "query": lambda db: db.query(GOOD),
     "query_many": lambda db: db.query_many([GOOD]),
+    "explain": lambda db: db.explain(GOOD),
+    "measure_recall": lambda db: db.measure_recall(),
     "save": lambda db: db.save(),
     "refresh": lambda db: db.refresh(),
     "stats": lambda db: db.stats(),

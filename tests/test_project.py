@@ -177,6 +177,17 @@ def test_the_readme_code_runs(tmp_path: Path) -> None:
     assert "'score':" in run.stdout
 
 
+@pytest.mark.parametrize("name", ["recall.md"])
+def test_the_code_of_the_documents_runs(tmp_path: Path, name: str) -> None:
+    """Every Python block of a document runs, one after the other, in an empty folder, and its assertions hold."""
+    blocks = python_blocks(ROOT / "docs" / name)
+    assert len(blocks) >= 3
+    script = tmp_path / "document.py"
+    script.write_text("\n".join(blocks))
+    run = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
 def test_the_readme_names_the_commands() -> None:
     """The two commands, and how to install from a clone as every message says it."""
     text = (ROOT / "README.md").read_text()

@@ -36,6 +36,8 @@ from nopokedb.errors import (
     RecordNotFoundError,
     SettingsMismatchError,
 )
+from nopokedb.plan import Plan
+from nopokedb.recall import Recall
 from nopokedb.records import Group, Hit, Record
 from nopokedb.where import F
 
@@ -67,7 +69,9 @@ __all__ = [
     "NoPokeError",
     "NotADatabaseError",
     "OutcomeUnknownError",
+    "Plan",
     "ReadOnlyError",
+    "Recall",
     "Record",
     "RecordNotFoundError",
     "SegmentStats",

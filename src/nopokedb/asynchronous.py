@@ -15,6 +15,8 @@ from nopokedb.database import MISSING, NoPokeDB
 from nopokedb.engine import Stats
 from nopokedb.errors import NoPokeError
 from nopokedb.filters import Scalar
+from nopokedb.plan import Plan
+from nopokedb.recall import Recall
 from nopokedb.records import Id, Part, Record
 from nopokedb.where import Where
 
@@ -163,6 +165,16 @@ class AsyncNoPokeDB:
     async def query_many(self, vectors: Any, k: int = 5, ef: int | None = None, **options: Any) -> list[Any]:
         """See `NoPokeDB.query_many`."""
         return await self._run(NoPokeDB.query_many, vectors, k, ef, **options)
+
+    async def explain(self, vector: Any = None, k: int = 5, ef: int | None = None, **options: Any) -> Plan:
+        """See `NoPokeDB.explain`."""
+        return await self._run(NoPokeDB.explain, vector, k, ef, **options)
+
+    async def measure_recall(
+        self, sample: int = 200, k: int = 10, *, where: Where = None, queries: Any = None
+    ) -> Recall:
+        """See `NoPokeDB.measure_recall`."""
+        return await self._run(NoPokeDB.measure_recall, sample, k, where=where, queries=queries)
 
     async def save(self) -> None:
         """See `NoPokeDB.save`."""

@@ -14,32 +14,29 @@ from nopokedb.engine import Stats, Write
 from nopokedb.errors import (
     ClosedError,
     InvalidInputError,
-    NoPokeError,
     RecordNotFoundError,
 )
 from nopokedb.filters import Scalar
-from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records
-from nopokedb.opening import open_engine, resolve_folder
-from nopokedb.question import MAX_EF, Asker, Fusion, check_fields, indexable, options_of, order_of
+from nopokedb.intake import BulkKind, Columns, Intake, which_records, write_all
+from nopokedb.opening import check_arguments, open_engine, resolve_folder
+from nopokedb.plan import Plan
+from nopokedb.question import MAX_EF, Asker, Fusion, check_fields, indexable, options_of, scan_order
+from nopokedb.recall import Recall, measure
 from nopokedb.records import (
-    MAX_DIM,
     Durability,
     Id,
     IndexKind,
     Part,
     Record,
     Space,
-    check_choice,
     check_id,
     check_include,
     check_int,
     check_sequence_of_ids,
     encode_metadata,
-    shown,
 )
 from nopokedb.where import Where, parse_filter, parse_path
 
-_MAX_M, _MAX_EF_CONSTRUCTION = 256, 10_000
 MISSING: Final = object()
 
 
@@ -103,17 +100,7 @@ class NoPokeDB:
         read_only: bool = False,
         max_memory: int | None = None,
     ) -> None:
-        if dim is not None:
-            dim = check_int("dim", dim, 1, MAX_DIM)
-        if max_elements is not None:
-            check_int("max_elements", max_elements, 0, 2**62)
-        if max_memory is not None:
-            check_int("max_memory", max_memory, 0, 2**62)
-        check_choice("space", space, Space)
-        check_choice("index", index, IndexKind)
-        check_choice("durability", durability, Durability)
-        check_int("M", M, 2, _MAX_M)
-        check_int("ef_construction", ef_construction, 1, _MAX_EF_CONSTRUCTION)
+        dim = check_arguments(dim, max_elements, max_memory, space, index, durability, M, ef_construction)
         self.ef = None if ef is None else check_int("ef", ef, 1, MAX_EF)
         self.max_elements = max_elements
         self.M, self.ef_construction = M, ef_construction
@@ -324,13 +311,7 @@ class NoPokeDB:
             limit: return at most this many.
             include: metadata, vector, text.
         """
-        order = None if order_by is None else order_of(order_by)
-        if order is not None and after is not None and not isinstance(after, str):
-            raise InvalidInputError(f"expected after to be a record's cursor beside order_by, got {shown(after)}")
-        if after is not None and order is None:
-            after = check_id(after)
-        if limit is not None:
-            check_int("limit", limit, 0, 2**62)
+        order, after, limit = scan_order(order_by, after, limit)
         return self._engine.scan(parse_filter(where), order, after, limit, check_include(include))
 
     def facet(self, field: str, where: Where = None, *, limit: int = 100) -> list[tuple[Scalar, int]]:
@@ -349,6 +330,7 @@ class NoPokeDB:
         *,
         text: str | None = None,
         where: Where = None,
+        target_recall: float | None = None,
         max_distance: float | None = None,
         like: Sequence[Id] | None = None,
         unlike: Sequence[Id] | None = None,
@@ -366,9 +348,11 @@ class NoPokeDB:
             vector: shape (dim,); a str is turned into one by the collection's `embed`.
             k: 1 to 100,000; with `group_by` the number of groups.
             ef: candidates before exact reranking, honoured exactly, at least k. None: the handle's, else as many as
-                measured to reach a recall of 0.99.
+                measured to reach the recall.
             text: words, "phrases", +must, -must_not, prefix*; ranked by BM25 (extra "text").
             where: a filter (docs/filters.md), applied inside the search.
+            target_recall: above 0, and at most 1, which means exact; None: 0.99. In place of `ef`: the cheapest index
+                and list that reached it when they were measured (docs/recall.md).
             max_distance: leave out records farther than this from the vector.
             like, unlike: ids of records; the question is the mean of the vectors of `like`, moved away from the mean
                 of `unlike`. These records are no answers.
@@ -385,7 +369,9 @@ class NoPokeDB:
         `group_by` a list of `Group`.
         """
         options = options_of(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self._engine.query(self._asker.one(vector, k, ef, self.ef, include, where, max_distance, **options))[0]
+        return self._engine.query(
+            self._asker.one(vector, k, ef, self.ef, target_recall, include, where, max_distance, **options)
+        )[0]
 
     def query_many(
         self,
@@ -395,6 +381,7 @@ class NoPokeDB:
         *,
         text: str | Sequence[str] | None = None,
         where: Where = None,
+        target_recall: float | None = None,
         max_distance: float | None = None,
         fusion: Fusion = "rrf",
         alpha: float = 0.5,
@@ -407,7 +394,26 @@ class NoPokeDB:
         """`query` for vectors of shape (n, dim), or n strs where there is `embed`, against one state of the collection,
         on all cores. `text` is one for all, or one for each."""
         options = options_of(text, None, None, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self._engine.query(self._asker.many(vectors, k, ef, self.ef, include, where, max_distance, **options))
+        return self._engine.query(
+            self._asker.many(vectors, k, ef, self.ef, target_recall, include, where, max_distance, **options)
+        )
+
+    def explain(self, vector: Any = None, k: int = 5, ef: int | None = None, **options: Any) -> Plan:
+        """Answer a query, which is given as to `query`, and say how: which parts were searched by what and why, what
+        the filter left over, and where the time went. `print` shows a table, `to_dict()` is for JSON."""
+        return self._engine.explain(self._asker.one_of(vector, k, ef, self.ef, **options))
+
+    def measure_recall(self, sample: int = 200, k: int = 10, *, where: Where = None, queries: Any = None) -> Recall:
+        """The recall of default queries of this handle, now, against exact search of the same state.
+
+        Args:
+            sample: how many queries to make of stored records: half are records (themselves no answers), half points
+                between two.
+            k: results of each, 1 to 10,000.
+            where: a filter for all queries, and for the records that they are made of.
+            queries: vectors to ask in place of a sample, shape (n, dim).
+        """
+        return measure(self._engine, self._asker.sample(queries, k, self.ef, where, sample), sample)
 
     # --- keeping ---------------------------------------------------------------------------------------------
 
@@ -467,16 +473,7 @@ class NoPokeDB:
 
     def _write_many(self, kind: BulkKind, columns: Columns, merge: bool, batch_size: int, progress: bool) -> list[Id]:
         """Write one atomic batch after the other; the ids of all."""
-        committed: list[Id] = []
-        with progress_bar(columns, wanted=progress) as advance:
-            try:
-                for write in self._intake.bulk(kind, columns, merge, batch_size):
-                    committed += self._write_one(write)
-                    advance(write.count)
-            except NoPokeError as error:
-                error.committed = committed
-                raise
-        return committed
+        return write_all(self._engine, self._intake.bulk(kind, columns, merge, batch_size), columns, progress)
 
 
 def _one_id(id: Any, vid: Any) -> Id:

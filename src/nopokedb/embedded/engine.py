@@ -22,10 +22,12 @@ import numpy as np
 
 from nopokedb.embedded import recovery
 from nopokedb.embedded.allowed import FilterCache
+from nopokedb.embedded.explain import answered, explained, sampled
 from nopokedb.embedded.field_indexes import FieldIndexes
 from nopokedb.embedded.follower import Follower
 from nopokedb.embedded.ranking import Ranking
 from nopokedb.embedded.read_path import ReadPath, RecordCache
+from nopokedb.embedded.recent import RecentQueries
 from nopokedb.embedded.scanning import facet, scan, selected_ids
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.lock import WriterLock
@@ -38,7 +40,8 @@ from nopokedb.engine import Answer, Order, Query, SegmentStats, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
 from nopokedb.filters import Filter, Scalar, path_text
 from nopokedb.filters import Path as FieldPath
-from nopokedb.records import Id, Part, Record
+from nopokedb.plan import Plan
+from nopokedb.records import Id, Part, Record, Vectors
 
 _log = logging.getLogger("nopokedb")
 
@@ -70,6 +73,7 @@ class EmbeddedEngine:
         self._closing = threading.Lock()
         self._notes: list[str] = []
         # Before the upkeep thread starts, which looks at these.
+        self._recent = RecentQueries()
         self._texts: TextView | None = None
         self._texts_of: Store | None = None
         self._texts_lock = threading.Lock()
@@ -143,6 +147,7 @@ class EmbeddedEngine:
             self._writer_store = found.store
             self._fields = FieldIndexes(found.store, self._writes, self._upkeep)
             self._upkeep.add_chore(self._keep_texts)
+            self._upkeep.recent_queries = self._recent.vectors
             if found.dirty:
                 self._upkeep.checkpoint()
             self._lock.publish(snapshot.lsn)
@@ -208,10 +213,21 @@ class EmbeddedEngine:
 
     def query(self, query: Query) -> list[Answer]:
         """See `nopokedb.engine.Engine.query`."""
+        if query.vectors is not None:
+            self._recent.note(query.vectors)
         if query.plain:
             found: list[Answer] = [*self._read(lambda reads: reads.query(self.snapshot(), query))]
             return found
         return self._read(lambda reads: Ranking(reads, self.snapshot, self._text_view, query).answers())
+
+    def explain(self, query: Query) -> Plan:
+        return self._read(lambda reads: explained(reads, self.snapshot, self._text_view, query))
+
+    def answer_together(self, queries: Sequence[Query]) -> list[tuple[list[Answer], float]]:
+        return self._read(lambda reads: answered(reads, self.snapshot(), queries))
+
+    def sample(self, count: int, where: Filter | None) -> tuple[list[Id], Vectors]:
+        return self._read(lambda reads: sampled(reads, self.snapshot(), count, where))
 
     def _text_view(self) -> TextView:
         """The text index, made at the first use. A writing handle keeps it in the folder, a reader in memory."""

@@ -14,6 +14,7 @@ import numpy as np
 from nopokedb.embedded.allowed import Allowed, FilteredRows
 from nopokedb.embedded.nearest import nearest_rows
 from nopokedb.embedded.read_path import ReadPath
+from nopokedb.embedded.recorder import Recorder
 from nopokedb.embedded.search.exact import Floats, prepare_queries, scores_and_distances
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.metadata import Stored
@@ -52,19 +53,26 @@ class Ranking:
     """Answers one query on one snapshot."""
 
     def __init__(
-        self, reads: ReadPath, take_snapshot: Callable[[], Snapshot], view: Callable[[], TextView], query: Query
+        self,
+        reads: ReadPath,
+        take_snapshot: Callable[[], Snapshot],
+        view: Callable[[], TextView],
+        query: Query,
+        record: Recorder | None = None,
     ) -> None:
         self._reads = reads
+        self._record = record
         self._query = query
         self._view: TextView | None = None
         self._text: TextAt | None = None
         if query.texts:
             # The text index says which snapshot it equals, so that both sides answer of one state.
             self._view = view()
-            self._snapshot, self._text = self._view.at(take_snapshot)
+            self.snapshot, self._text = self._view.at(take_snapshot)
+            self._lap("text index")
         else:
-            self._snapshot = take_snapshot()
-        self._allowed: Allowed = reads.allowed(self._snapshot, query.where)
+            self.snapshot = take_snapshot()
+        self._allowed: Allowed = reads.allowed(self.snapshot, query.where, record)
         self._left_out: set[int] = set()
         self._vectors = query.vectors if not query.like else self._from_examples()
 
@@ -76,6 +84,11 @@ class Ranking:
         texts = texts * count if len(texts) == 1 else texts
         vectors: list[Floats | None] = [None] * count if self._vectors is None else [*self._vectors]
         return [self._answer(vector, text) for vector, text in zip(vectors, texts, strict=True)]
+
+    def _lap(self, stage: str) -> None:
+        """What passed since the last stage belongs to this one."""
+        if self._record is not None:
+            self._record.lap(stage)
 
     def _answer(self, vector: Floats | None, text: TextQuery | None) -> Answer:
         query = self._query
@@ -106,9 +119,10 @@ class Ranking:
         return found[:length]
 
     def _by_vector(self, vector: Floats, length: int, allowed: Allowed) -> list[Candidate]:
-        space, snapshot = self._reads.space, self._snapshot
-        rows = nearest_rows(space, snapshot, allowed, vector[None, :], length, self._query.ef)[0]
-        stored, ordered, _, _ = self._reads.ordered(snapshot, vector, rows, length)
+        space, snapshot = self._reads.space, self.snapshot
+        query, record = self._query, self._record
+        rows = nearest_rows(space, snapshot, allowed, vector[None, :], length, query.ef, query.recall, record)[0]
+        stored, ordered, _, _ = self._reads.ordered(snapshot, vector, rows, length, record)
         scores, distances = scores_and_distances(space, ordered)
         return [
             Candidate(item, score, distance)
@@ -125,6 +139,7 @@ class Ranking:
         stored = self._reads.versions(labels.tolist())
         found = [Candidate(item, score) for item, score in zip(stored, scores.tolist(), strict=True)]
         found.sort(key=lambda candidate: (-candidate.score, id_order(candidate.stored.id)))
+        self._lap("text")
         return found
 
     def _fused(self, vector: Floats, text: TextQuery, length: int, allowed: Allowed) -> list[Candidate]:
@@ -133,7 +148,9 @@ class Ranking:
         found = {candidate.stored.label: candidate for candidate in near}
         for rank, candidate in enumerate(near, 1):
             candidate.vector_score, candidate.vector_rank = candidate.score, rank
+        self._lap("fusion")
         matching = self._with_distances(vector, matching, found)
+        self._lap("distances")
         for rank, candidate in enumerate(matching, 1):
             known = found.setdefault(candidate.stored.label, candidate)
             known.text_score, known.text_rank = candidate.text_score, rank
@@ -150,7 +167,9 @@ class Ranking:
             )
         for label, candidate in found.items():
             candidate.score = fused[label]
-        return sorted(found.values(), key=lambda candidate: (-candidate.score, id_order(candidate.stored.id)))
+        ranked = sorted(found.values(), key=lambda candidate: (-candidate.score, id_order(candidate.stored.id)))
+        self._lap("fusion")
+        return ranked
 
     def _with_distances(self, vector: Floats, matching: list[Candidate], near: dict[int, Candidate]) -> list[Candidate]:
         """What the text found, with exact distances, without what is too far."""
@@ -159,7 +178,7 @@ class Ranking:
         others = [candidate for candidate in matching if candidate.stored.label not in near]
         if others:
             rows = np.array([candidate.stored.row for candidate in others], np.int64)
-            values = self._reads.order_values(self._snapshot, vector, rows)
+            values = self._reads.order_values(self.snapshot, vector, rows)
             scores, distances = scores_and_distances(self._reads.space, values.tolist())
             for candidate, score, distance in zip(others, scores, distances, strict=True):
                 candidate.vector_score, candidate.distance = score, distance
@@ -185,14 +204,14 @@ class Ranking:
         return wide.astype(np.float32)[None, :]
 
     def _mean(self, ids: Sequence[Id]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        labels = self._reads.find(self._snapshot, ids)
+        labels = self._reads.find(self.snapshot, ids)
         for id_, label in zip(ids, labels, strict=True):
             if label is None:
                 raise RecordNotFoundError(f"expected a record with id {id_!r} as an example, found none")
         known = [label for label in labels if label is not None]
         self._left_out.update(known)
         rows = np.array([item.row for item in self._reads.versions(known)], np.int64)
-        vectors = self._reads.verified_vectors(self._snapshot, rows)
+        vectors = self._reads.verified_vectors(self.snapshot, rows)
         mean: np.ndarray[tuple[int], np.dtype[np.float64]] = prepare_queries(self._reads.space, vectors).mean(
             axis=0, dtype=np.float64
         )
@@ -206,7 +225,7 @@ class Ranking:
         if not pool:
             return []
         rows = np.array([candidate.stored.row for candidate in pool], np.int64)
-        vectors = self._reads.verified_vectors(self._snapshot, rows).astype(np.float64)
+        vectors = self._reads.verified_vectors(self.snapshot, rows).astype(np.float64)
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
         unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0).astype(np.float32)
         relevance = np.array([candidate.score for candidate in pool])
@@ -214,6 +233,7 @@ class Ranking:
             width = relevance.max() - relevance.min()  # onto the scale of a cosine
             relevance = (relevance - relevance.min()) / width if width > 0 else np.ones(len(pool))
         chosen = maximal_marginal_relevance(relevance, unit, self._query.k, self._query.diversity)
+        self._lap("diversity")
         return [pool[at] for at in chosen]
 
     def _groups(self, vector: Floats | None, text: TextQuery | None) -> list[Group]:
@@ -236,6 +256,7 @@ class Ranking:
                 self._fill(vector, text, {key: groups[key] for key in best})
                 break
             length = min(4 * length, MAX_K)
+        self._lap("groups")
         return [Group(key[1], self._hits(groups[key], text)) for key in best]  # type: ignore[arg-type]
 
     def _fill(
@@ -248,7 +269,8 @@ class Ranking:
                 continue
             test = Test(query.group_by, "any_of", (key[1],))
             where = test if query.where is None else And((query.where, test))
-            allowed = self._reads.allowed(self._snapshot, where)
+            allowed = self._reads.allowed(self.snapshot, where)
+            self._lap("filter")
             members[:] = self._candidates(vector, text, query.group_size, allowed)
 
     def _group_keys(self, stored: Stored) -> list[tuple[str, object]]:
@@ -273,7 +295,7 @@ class Ranking:
         vectors = None
         if "vector" in include and stored:
             rows = np.array([item.row for item in stored], np.int64)
-            vectors = self._reads.verified_vectors(self._snapshot, rows)
+            vectors = self._reads.verified_vectors(self.snapshot, rows)
         hits = []
         for at, candidate in enumerate(candidates):
             hit = Hit(id=candidate.stored.id)
@@ -290,4 +312,5 @@ class Ranking:
             if marked:
                 hit["highlight"] = marked[at]
             hits.append(hit)
+        self._lap("hits")
         return hits

@@ -83,9 +83,7 @@ def truth_of_rows(space: str, vectors: Floats, live: Rows, recent: Floats | None
     return _truth(space, groups, selves, vectors, live)
 
 
-def truth_of_held_out(
-    space: str, vectors: Floats, live: Rows, held_out: Rows, recent: Floats | None = None
-) -> Truth:
+def truth_of_held_out(space: str, vectors: Floats, live: Rows, held_out: Rows, recent: Floats | None = None) -> Truth:
     """The held-out rows, points between them and recent queries as queries, the other live rows as their neighbours."""
     others = np.setdiff1d(live, held_out)
     shuffled = np.random.default_rng(_SEED).permutation(held_out)
@@ -108,9 +106,7 @@ def between(a: Floats, b: Floats) -> Floats:
     return middle
 
 
-def _truth(
-    space: str, queries: list[Floats], selves: npt.NDArray[np.int64], vectors: Floats, live: Rows
-) -> Truth:
+def _truth(space: str, queries: list[Floats], selves: npt.NDArray[np.int64], vectors: Floats, live: Rows) -> Truth:
     raw = np.ascontiguousarray(np.concatenate(queries))
     groups = np.repeat(np.arange(len(queries)), [len(part) for part in queries])
     distances, rows = _nearest(space, raw, vectors, live, min(101, len(live)))

@@ -140,6 +140,14 @@ class Segment:
             np.add(rows, self.start, out=rows, where=rows >= 0)
         return rows
 
+    def bytes_for(self, ef: int) -> int:
+        """Estimate of what a search reads of the index: every code of a scan; of a graph for each place of the list the
+        node, its links and the vectors of about half of its neighbours, as the others were seen before."""
+        if self.kind == "scan":
+            return self.row_count * int(self._index.code_size)
+        links = int(self._index.hnsw.nb_neighbors(0))
+        return ef * links * (4 + 2 * int(self._index.d))
+
     def _by_position(self, bits: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The bitmap of rows as one of index positions; the last one is kept, as queries repeat it."""
         if self._order is None:

@@ -13,7 +13,6 @@ for), and rows that no list settles are compared exactly.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -157,7 +156,7 @@ class _Candidates:
             line, line_keys = rows[at], keys[at]
             if settles and not self._stays(line_keys, length, count):
                 line, line_keys = self._longer(chosen, at, searched, count, bits)
-            if not math.isfinite(line_keys.max(initial=0.0)):  # a missing row has the key +Inf
+            if len(line) and line[-1] < 0:  # missing rows come last
                 there = line >= 0
                 line, line_keys = line[there], line_keys[there]
             if len(line) < min(k, count):  # never fewer than there are

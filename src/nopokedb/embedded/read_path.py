@@ -184,15 +184,15 @@ class ReadPath:
     def verified_vectors(self, snapshot: Snapshot, rows: Rows) -> Floats:
         """The vectors of these rows, compared with their stored CRC."""
         vectors = snapshot.vectors[rows]
-        checksum = google_crc32c.value
-        for row, vector, crc in zip(rows.tolist(), vectors, snapshot.rows["crc"][rows].tolist(), strict=True):
-            if checksum(vector) != crc:
-                width = vectors.shape[1] * 4
-                raise CorruptionError(
-                    f"the vector in row {row} is damaged: {self._vectors_file} at byte {row * width}",
-                    file=self._vectors_file,
-                    offset=row * width,
-                )
+        stored = snapshot.rows["crc"][rows].tolist()
+        if (found := list(map(google_crc32c.value, vectors))) != stored:
+            at = next(at for at, crc in enumerate(found) if crc != stored[at])
+            offset = int(rows[at]) * vectors.shape[1] * 4
+            raise CorruptionError(
+                f"the vector in row {rows[at]} is damaged: {self._vectors_file} at byte {offset}",
+                file=self._vectors_file,
+                offset=offset,
+            )
         return vectors
 
     # --- records -------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ class _Found:
         """The points up to the first that reaches everything."""
         points = []
         for ef, (lower, worst, _) in sorted(self._points[k].items()):
-            points.append((ef, math.floor(lower * 1e5) / 1e5, math.floor(worst * 1e5) / 1e5))
+            points.append((ef, max(0, math.floor(lower * 1e5)) / 1e5, math.floor(worst * 1e5) / 1e5))
             if lower >= HIGHEST and worst >= decile_goal(HIGHEST):
                 break
         return tuple(points)

@@ -812,6 +812,8 @@ EVERY_METHOD: dict[str, Call] = {
     "query": lambda db: db.query(GOOD),
     "query_many": lambda db: db.query_many([GOOD]),
     "compact": lambda db: db.compact(),
+    "explain": lambda db: db.explain(GOOD),
+    "measure_recall": lambda db: db.measure_recall(),
     "save": lambda db: db.save(),
     "refresh": lambda db: db.refresh(),
     "undo": lambda db: db.undo(),

@@ -20,10 +20,11 @@ GOAL = 0.99
 
 @pytest.fixture(autouse=True)
 def quick_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments at sizes that a test can afford; no small segment is searched exactly."""
+    """Segments at sizes that a test can afford; small segments use their index."""
     monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
     monkeypatch.setattr(nearest, "_EXACT_ROWS", 64)
+    monkeypatch.setattr(nearest, "_GRAPH_PLACE_COST", 1)
 
 
 def wait_sealed(db: NoPokeDB) -> None:

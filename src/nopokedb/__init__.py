@@ -43,7 +43,9 @@ from nopokedb.errors import (
     SnapshotNotFoundError,
 )
 from nopokedb.maintenance import check, restore
+from nopokedb.plan import Plan
 from nopokedb.problems import Problem
+from nopokedb.recall import Recall
 from nopokedb.records import Group, Hit, Record
 from nopokedb.views import View
 from nopokedb.where import F
@@ -83,8 +85,10 @@ __all__ = [
     "NotADatabaseError",
     "NothingToUndoError",
     "OutcomeUnknownError",
+    "Plan",
     "Problem",
     "ReadOnlyError",
+    "Recall",
     "Record",
     "RecordNotFoundError",
     "SegmentStats",

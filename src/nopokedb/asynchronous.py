@@ -17,8 +17,10 @@ from nopokedb.database import NoPokeDB
 from nopokedb.engine import NamedSnapshot, Stats
 from nopokedb.errors import NoPokeError
 from nopokedb.filters import Scalar
+from nopokedb.plan import Plan
 from nopokedb.problems import Problem
 from nopokedb.reading import MISSING
+from nopokedb.recall import Recall
 from nopokedb.records import Id, Part, Record
 from nopokedb.views import View
 from nopokedb.where import Where
@@ -172,6 +174,16 @@ class AsyncNoPokeDB:
     async def compact(self) -> int:
         """See `NoPokeDB.compact`."""
         return await self._run(NoPokeDB.compact)
+
+    async def explain(self, vector: Any = None, k: int = 5, ef: int | None = None, **options: Any) -> Plan:
+        """See `NoPokeDB.explain`."""
+        return await self._run(NoPokeDB.explain, vector, k, ef, **options)
+
+    async def measure_recall(
+        self, sample: int = 200, k: int = 10, *, where: Where = None, queries: Any = None
+    ) -> Recall:
+        """See `NoPokeDB.measure_recall`."""
+        return await self._run(NoPokeDB.measure_recall, sample, k, where=where, queries=queries)
 
     async def save(self) -> None:
         """See `NoPokeDB.save`."""

@@ -14,26 +14,23 @@ from nopokedb.engine import Engine, Stats, Write
 from nopokedb.errors import (
     ClosedError,
     InvalidInputError,
-    NoPokeError,
 )
-from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records
+from nopokedb.intake import BulkKind, Columns, Intake, which_records, write_all
 from nopokedb.keeping import Keeping
-from nopokedb.opening import open_engine, resolve_folder
+from nopokedb.opening import check_arguments, open_engine, resolve_folder
+from nopokedb.plan import Plan
 from nopokedb.question import MAX_EF, Asker, check_fields, indexable
 from nopokedb.reading import MISSING, Reading, one_id
+from nopokedb.recall import Recall, measure
 from nopokedb.records import (
-    MAX_DIM,
     Durability,
     Id,
     IndexKind,
     Space,
-    check_choice,
     check_int,
     encode_metadata,
 )
 from nopokedb.where import Where
-
-_MAX_M, _MAX_EF_CONSTRUCTION = 256, 10_000
 
 
 class NoPokeDB(Reading, Keeping):
@@ -96,17 +93,7 @@ class NoPokeDB(Reading, Keeping):
         read_only: bool = False,
         max_memory: int | None = None,
     ) -> None:
-        if dim is not None:
-            dim = check_int("dim", dim, 1, MAX_DIM)
-        if max_elements is not None:
-            check_int("max_elements", max_elements, 0, 2**62)
-        if max_memory is not None:
-            check_int("max_memory", max_memory, 0, 2**62)
-        check_choice("space", space, Space)
-        check_choice("index", index, IndexKind)
-        check_choice("durability", durability, Durability)
-        check_int("M", M, 2, _MAX_M)
-        check_int("ef_construction", ef_construction, 1, _MAX_EF_CONSTRUCTION)
+        dim = check_arguments(dim, max_elements, max_memory, space, index, durability, M, ef_construction)
         self.ef = None if ef is None else check_int("ef", ef, 1, MAX_EF)
         self.max_elements = max_elements
         self.M, self.ef_construction = M, ef_construction
@@ -268,6 +255,25 @@ class NoPokeDB(Reading, Keeping):
             raise
         batch._finish()
 
+    # --- how it answers --------------------------------------------------------------------------------------
+
+    def explain(self, vector: Any = None, k: int = 5, ef: int | None = None, **options: Any) -> Plan:
+        """Answer a query, which is given as to `query`, and say how: which parts were searched by what and why, what
+        the filter left over, and where the time went. `print` shows a table, `to_dict()` is for JSON."""
+        return self._engine.explain(self._asker.one_of(vector, k, ef, self.ef, **options))
+
+    def measure_recall(self, sample: int = 200, k: int = 10, *, where: Where = None, queries: Any = None) -> Recall:
+        """The recall of default queries of this handle, now, against exact search of the same state.
+
+        Args:
+            sample: how many queries to make of stored records: half are records (themselves no answers), half points
+                between two.
+            k: results of each, 1 to 10,000.
+            where: a filter for all queries, and for the records that they are made of.
+            queries: vectors to ask in place of a sample, shape (n, dim).
+        """
+        return measure(self._engine, self._asker.sample(queries, k, self.ef, where, sample), sample)
+
     # --- keeping ---------------------------------------------------------------------------------------------
 
     def create_index(self, field: str) -> None:
@@ -335,13 +341,4 @@ class NoPokeDB(Reading, Keeping):
 
     def _write_many(self, kind: BulkKind, columns: Columns, merge: bool, batch_size: int, progress: bool) -> list[Id]:
         """Write one atomic batch after the other; the ids of all."""
-        committed: list[Id] = []
-        with progress_bar(columns, wanted=progress) as advance:
-            try:
-                for write in self._intake.bulk(kind, columns, merge, batch_size):
-                    committed += self._write_one(write)
-                    advance(write.count)
-            except NoPokeError as error:
-                error.committed = committed
-                raise
-        return committed
+        return write_all(self._engine, self._intake.bulk(kind, columns, merge, batch_size), columns, progress)

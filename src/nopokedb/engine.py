@@ -14,9 +14,13 @@ from typing import Literal, Protocol, TypeAlias
 from nopokedb.backups import Backup
 from nopokedb.filters import Filter, Scalar
 from nopokedb.filters import Path as FieldPath
+from nopokedb.plan import Plan
 from nopokedb.problems import Problem
 from nopokedb.records import Group, Hit, Id, Part, Record, Vectors
 from nopokedb.text_query import TextQuery
+
+DEFAULT_RECALL = 0.99
+"""What a query reaches when nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Query:
     k: int
     ef: int | None
     include: Sequence[Part]
+    recall: float = DEFAULT_RECALL
+    """To reach where `ef` is None; 1: exactly."""
     where: Filter | None = None
     texts: Sequence[TextQuery] | None = None
     """One per vector, or one."""
@@ -201,6 +207,18 @@ class Engine(Moment, Protocol):
 
     def reserve_ids(self, count: int, above: int) -> list[int]:
         """Automatic ids, larger than `above`, that no other call of this handle gets."""
+        ...
+
+    def explain(self, query: Query) -> Plan:
+        """Answer one question, and say how."""
+        ...
+
+    def answer_together(self, queries: Sequence[Query]) -> list[tuple[list[Answer], float]]:
+        """The answers to several plain queries on one state of the collection, and the milliseconds of each."""
+        ...
+
+    def sample(self, count: int, where: Filter | None) -> tuple[list[Id], Vectors]:
+        """Ids and vectors (n, dim) of up to `count` records that pass the filter, chosen by chance."""
         ...
 
     def create_index(self, path: tuple[str, ...]) -> None: ...

@@ -273,6 +273,24 @@ def path_text(path: tuple[str, ...]) -> str:
     return "\\" + text if text.startswith("$") else text
 
 
+def text_of(test: Test) -> str:
+    """A test for people."""
+    place = "$id" if test.path is None else path_text(test.path)
+    operand = test.operand
+    match test.operator:
+        case "range":
+            above, below = ">" if operand.above else ">=", "<" if operand.below else "<="
+            parts = [] if operand.low is None else [f"{place} {above} {operand.low!r:.60}"]
+            parts += [] if operand.high is None else [f"{place} {below} {operand.high!r:.60}"]
+            return " and ".join(parts)
+        case "exists":
+            return f"{place} exists"
+        case "any_of":
+            values = ", ".join(f"{value!r:.60}" for value in operand[:4]) + (", ..." if len(operand) > 4 else "")
+            return f"{place} = {values}" if len(operand) == 1 else f"{place} in ({values})"
+    return f"{place} {test.operator.replace('_', ' ')} {operand!r:.60}"
+
+
 def _parts(node: Filter, kind: type[And] | type[Or]) -> tuple[Filter, ...]:
     """The parts of a node of this kind; any other node is a part itself."""
     if not isinstance(node, Filter):

@@ -15,13 +15,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from nopokedb.distribution import install_hint
-from nopokedb.engine import Write
+from nopokedb.engine import Engine, Write
 from nopokedb.errors import (
     InvalidFilterError,
     InvalidIdError,
     InvalidInputError,
     InvalidMetadataError,
     InvalidVectorError,
+    NoPokeError,
 )
 from nopokedb.filters import And, Filter
 from nopokedb.records import (
@@ -197,6 +198,22 @@ def which_records(ids: Iterable[Id] | None, where: Where) -> tuple[Filter | None
             'where={"$id": {"$exists": True}} means all'
         )
     return node, None
+
+
+def write_all(engine: Engine, writes: Iterable[Write], columns: Columns, progress: bool) -> list[Id]:
+    """Write one atomic batch after the other; the ids of all. An error carries those of the batches before it."""
+    committed: list[Id] = []
+    with progress_bar(columns, wanted=progress) as advance:
+        try:
+            for write in writes:
+                ids = engine.write([write])[0]
+                assert isinstance(ids, list)
+                committed += ids
+                advance(write.count)
+        except NoPokeError as error:
+            error.committed = committed
+            raise
+    return committed
 
 
 @contextmanager

@@ -10,8 +10,34 @@ from typing import Any
 from nopokedb.embed import Embedder
 from nopokedb.engine import Engine
 from nopokedb.errors import InvalidInputError
+from nopokedb.records import MAX_DIM, Durability, IndexKind, Space, check_choice, check_int
 
+_MAX_M, _MAX_EF_CONSTRUCTION = 256, 10_000
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def check_arguments(
+    dim: object,
+    max_elements: object,
+    max_memory: object,
+    space: object,
+    index: object,
+    durability: object,
+    M: object,
+    ef_construction: object,
+) -> int | None:
+    """What can be judged without a look at the folder; the dimension, if it is given."""
+    checked = None if dim is None else check_int("dim", dim, 1, MAX_DIM)
+    if max_elements is not None:
+        check_int("max_elements", max_elements, 0, 2**62)
+    if max_memory is not None:
+        check_int("max_memory", max_memory, 0, 2**62)
+    check_choice("space", space, Space)
+    check_choice("index", index, IndexKind)
+    check_choice("durability", durability, Durability)
+    check_int("M", M, 2, _MAX_M)
+    check_int("ef_construction", ef_construction, 1, _MAX_EF_CONSTRUCTION)
+    return checked
 
 
 def open_engine(

@@ -17,6 +17,7 @@ from nopokedb.records import (
     Vectors,
     check_choice,
     check_fraction,
+    check_id,
     check_ids,
     check_include,
     check_int,
@@ -30,6 +31,8 @@ from nopokedb.where import Where, parse_filter, parse_path
 MAX_EF = 10_000_000
 MAX_GROUP_SIZE = 1_000
 MAX_EXAMPLES = 1_000
+MAX_MEASURED_K = 10_000
+MAX_SAMPLE = 100_000
 Fusion = Literal["rrf", "weighted"]
 
 
@@ -37,6 +40,7 @@ class ManyOptions(TypedDict, total=False):
     """The keyword arguments of `query_many` but `text`, and `group_by`, which decides what it returns."""
 
     where: Where
+    target_recall: float | None
     max_distance: float | None
     fusion: Fusion
     alpha: float
@@ -68,6 +72,7 @@ class Asker:
         k: Any,
         ef: Any,
         default_ef: int | None,
+        target_recall: Any,
         include: Any,
         where: Any,
         max_distance: Any,
@@ -79,7 +84,7 @@ class Asker:
             if isinstance(vector, str):
                 vector = self._embed([vector])[0]
             vectors = check_vector(vector, self._dim, self._space)[None, :]
-        return self._query(vectors, k, ef, default_ef, include, where, max_distance, options)
+        return self._query(vectors, k, ef, default_ef, target_recall, include, where, max_distance, options)
 
     def many(
         self,
@@ -87,6 +92,7 @@ class Asker:
         k: Any,
         ef: Any,
         default_ef: int | None,
+        target_recall: Any,
         include: Any,
         where: Any,
         max_distance: Any,
@@ -98,7 +104,40 @@ class Asker:
                 raise InvalidVectorError("expected a list of strs or vectors, got one str; wrap it in a list")
             vectors = self._embed(list(vectors))
         checked = check_vectors(vectors, self._dim, self._space)
-        return self._query(checked, k, ef, default_ef, include, where, max_distance, options)
+        return self._query(checked, k, ef, default_ef, target_recall, include, where, max_distance, options)
+
+    def one_of(
+        self,
+        vector: Any,
+        k: Any,
+        ef: Any,
+        default_ef: int | None,
+        *,
+        text: Any = None,
+        where: Any = None,
+        target_recall: Any = None,
+        max_distance: Any = None,
+        like: Any = None,
+        unlike: Any = None,
+        fusion: Any = "rrf",
+        alpha: Any = 0.5,
+        diversity: Any = None,
+        group_by: Any = None,
+        group_size: Any = 1,
+        highlight: Any = False,
+        include: Any = ("metadata",),
+    ) -> Query:
+        """The question of `NoPokeDB.explain`, which takes what `query` takes."""
+        options = options_of(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
+        return self.one(vector, k, ef, default_ef, target_recall, include, where, max_distance, **options)
+
+    def sample(self, vectors: Any, k: Any, default_ef: int | None, where: Any, count: Any) -> Query:
+        """The question of `NoPokeDB.measure_recall`; without vectors where they are to be made."""
+        check_int("k", k, 1, MAX_MEASURED_K)
+        check_int("sample", count, 1, MAX_SAMPLE)
+        if vectors is not None:
+            return self.many(vectors, k, None, default_ef, None, (), where, None)
+        return Query(None, int(k), default_ef, (), where=parse_filter(where))
 
     def _embed(self, texts: list[str]) -> Any:
         if self._embedder is None:
@@ -114,6 +153,7 @@ class Asker:
         k: Any,
         ef: Any,
         default_ef: int | None,
+        target_recall: Any,
         include: Any,
         where: Any,
         max_distance: Any,
@@ -125,12 +165,16 @@ class Asker:
             default_ef if ef is None else check_int("ef", ef, 1, MAX_EF),
             check_include(include),
         )
+        if target_recall is not None:
+            if ef is not None:
+                raise InvalidInputError("expected one of ef and target_recall, got both")
+            query.ef, query.recall = None, _check_recall(target_recall)
         if where is not None:
             query.where = parse_filter(where)
         if max_distance is not None:
             query.max_distance = _check_distance(max_distance)
         if options:
-            _add_options(query, ef is not None, **options)
+            _add_options(query, ef is not None or target_recall is not None, **options)
         elif vectors is None:
             raise InvalidInputError("expected a vector, text= or like=, got none of them")
         return query
@@ -156,6 +200,16 @@ def order_of(order_by: object) -> Order:
     if isinstance(order_by, str) and order_by.startswith("-"):
         return Order(parse_path(order_by[1:], place="order_by"), descending=True)
     return Order(parse_path(order_by, place="order_by"))
+
+
+def scan_order(order_by: object, after: object, limit: object) -> tuple[Order | None, Any, int | None]:
+    """The checked order, starting point and length of a scan."""
+    order = None if order_by is None else order_of(order_by)
+    if order is not None and after is not None and not isinstance(after, str):
+        raise InvalidInputError(f"expected after to be a record's cursor beside order_by, got {shown(after)}")
+    if after is not None and order is None:
+        after = check_id(after)
+    return order, after, None if limit is None else check_int("limit", limit, 0, 2**62)
 
 
 def options_of(
@@ -188,7 +242,7 @@ def options_of(
 
 def _add_options(
     query: Query,
-    ef_given: bool,
+    length_given: bool,
     *,
     text: str | Sequence[str] | None = None,
     like: Sequence[Id] | None = None,
@@ -225,8 +279,10 @@ def _add_options(
         raise InvalidInputError(
             f"expected alpha only with fusion='weighted', got {shown(alpha)} with fusion={fusion!r}"
         )
-    if not by_vector and (ef_given or query.max_distance is not None):
-        raise InvalidInputError("expected a vector beside ef and max_distance, got only text=: BM25 has neither")
+    if not by_vector and (length_given or query.max_distance is not None):
+        raise InvalidInputError(
+            "expected a vector beside ef, target_recall and max_distance, got only text=: BM25 has none of them"
+        )
     if diversity is not None:
         query.diversity = check_fraction("diversity", diversity)
     if group_by is not None:
@@ -256,6 +312,12 @@ def _examples(name: str, ids: object) -> list[Id]:
     if len(found) > MAX_EXAMPLES:
         raise InvalidInputError(f"expected at most {MAX_EXAMPLES} ids in {name}=, got {len(found)}")
     return found
+
+
+def _check_recall(value: Any) -> float:
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and 0 < value <= 1:
+        return float(value)
+    raise InvalidInputError(f"expected target_recall to be a number above 0, and at most 1 (exact), got {shown(value)}")
 
 
 def _check_distance(value: Any) -> float:

@@ -12,7 +12,7 @@ from typing import Any, Final, Unpack, overload
 from nopokedb.engine import Moment
 from nopokedb.errors import InvalidInputError, RecordNotFoundError
 from nopokedb.filters import Scalar
-from nopokedb.question import Asker, Fusion, ManyOptions, QueryOptions, options_of, order_of
+from nopokedb.question import Asker, Fusion, ManyOptions, QueryOptions, options_of, scan_order
 from nopokedb.records import (
     Group,
     Hit,
@@ -23,7 +23,6 @@ from nopokedb.records import (
     check_include,
     check_int,
     check_sequence_of_ids,
-    shown,
 )
 from nopokedb.where import Where, parse_filter, parse_path
 
@@ -84,13 +83,7 @@ class Reading:
             limit: return at most this many.
             include: metadata, vector, text.
         """
-        order = None if order_by is None else order_of(order_by)
-        if order is not None and after is not None and not isinstance(after, str):
-            raise InvalidInputError(f"expected after to be a record's cursor beside order_by, got {shown(after)}")
-        if after is not None and order is None:
-            after = check_id(after)
-        if limit is not None:
-            check_int("limit", limit, 0, 2**62)
+        order, after, limit = scan_order(order_by, after, limit)
         return self._engine.scan(parse_filter(where), order, after, limit, check_include(include))
 
     def facet(self, field: str, where: Where = None, *, limit: int = 100) -> list[tuple[Scalar, int]]:
@@ -131,6 +124,7 @@ class Reading:
         *,
         text: str | None = None,
         where: Where = None,
+        target_recall: float | None = None,
         max_distance: float | None = None,
         like: Sequence[Id] | None = None,
         unlike: Sequence[Id] | None = None,
@@ -148,9 +142,11 @@ class Reading:
             vector: shape (dim,); a str is turned into one by the collection's `embed`.
             k: 1 to 100,000; with `group_by` the number of groups.
             ef: candidates before exact reranking, honoured exactly, at least k. None: the handle's, else as many as
-                measured to reach a recall of 0.99.
+                measured to reach the recall.
             text: words, "phrases", +must, -must_not, prefix*; ranked by BM25 (extra "text").
             where: a filter (docs/filters.md), applied inside the search.
+            target_recall: above 0, and at most 1, which means exact; None: 0.99. In place of `ef`: the cheapest index
+                and list that reached it when they were measured (docs/recall.md).
             max_distance: leave out records farther than this from the vector.
             like, unlike: ids of records; the question is the mean of the vectors of `like`, moved away from the mean
                 of `unlike`. These records are no answers.
@@ -167,7 +163,9 @@ class Reading:
         `group_by` a list of `Group`.
         """
         options = options_of(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self._engine.query(self._asker.one(vector, k, ef, self.ef, include, where, max_distance, **options))[0]
+        return self._engine.query(
+            self._asker.one(vector, k, ef, self.ef, target_recall, include, where, max_distance, **options)
+        )[0]
 
     @overload
     def query_many(
@@ -201,6 +199,7 @@ class Reading:
         *,
         text: str | Sequence[str] | None = None,
         where: Where = None,
+        target_recall: float | None = None,
         max_distance: float | None = None,
         fusion: Fusion = "rrf",
         alpha: float = 0.5,
@@ -213,7 +212,9 @@ class Reading:
         """`query` for vectors of shape (n, dim), or n strs where there is `embed`, against one state of the collection,
         on all cores. `text` is one for all, or one for each."""
         options = options_of(text, None, None, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self._engine.query(self._asker.many(vectors, k, ef, self.ef, include, where, max_distance, **options))  # type: ignore[return-value]  # all of one kind
+        return self._engine.query(
+            self._asker.many(vectors, k, ef, self.ef, target_recall, include, where, max_distance, **options)
+        )  # type: ignore[return-value]  # all of one kind
 
 
 def one_id(id: Any, vid: Any) -> Id:

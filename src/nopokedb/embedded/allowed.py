@@ -15,10 +15,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nopokedb.embedded.recorder import Recorder, count_live
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bytes
 from nopokedb.embedded.storage.metadata import MetadataReader
-from nopokedb.filters import And, Filter, Not, Or, Test, filter_key
+from nopokedb.filters import And, Filter, Not, Or, Test, each_test, filter_key
 
 _KEPT_STATES = 128
 """Filters of which the rows of one snapshot are kept."""
@@ -135,17 +136,26 @@ class FilterCache:
             states = sum(state.size_bytes for state in self._states.values())
             return states + sum(bits.nbytes for bits, _ in self._tests.values())
 
-    def rows(self, node: Filter, snapshot: Snapshot, reader: MetadataReader) -> FilteredRows:
+    def rows(
+        self, node: Filter, snapshot: Snapshot, reader: MetadataReader, record: Recorder | None = None
+    ) -> FilteredRows:
         """The rows that the filter allows in this snapshot."""
         key = (snapshot.lsn, snapshot.label_count, filter_key(node))
         with self._lock:
             state = self._states.get(key)
             if state is not None:
                 self._states.move_to_end(key)
-                return state
+        if state is not None:
+            if record is not None:
+                for test in each_test(node):
+                    record.test(test, "cache", self._known_matches(test, snapshot))
+                record.filtered(state.total, snapshot.live.count, cached=True)
+            return state
         count = snapshot.label_count
-        labels = self._combined(node, count, reader) & snapshot.live.slice(0, count)
+        labels = self._combined(node, snapshot, reader, record) & snapshot.live.slice(0, count)
         state = FilteredRows(labels, self._row_bits(labels, snapshot), count, snapshot.row_count)
+        if record is not None:
+            record.filtered(state.total, snapshot.live.count, cached=False)
         with self._lock:
             self._states[key] = state
             while len(self._states) > _KEPT_STATES:
@@ -153,30 +163,42 @@ class FilterCache:
         self._shrink()
         return state
 
-    def _combined(self, node: Filter, count: int, reader: MetadataReader) -> Bytes:
-        """The bitmap of a filter over the labels [0, count); bits behind the end mean nothing."""
+    def _combined(self, node: Filter, snapshot: Snapshot, reader: MetadataReader, record: Recorder | None) -> Bytes:
+        """The bitmap of a filter over the labels of the snapshot; bits behind the end mean nothing."""
+        count = snapshot.label_count
         match node:
             case Test():
-                return self._test_bits(node, count, reader)
+                bits, source = self._test_bits(node, count, reader)
+                if record is not None:
+                    record.test(node, source, count_live(bits, snapshot))
+                return bits
             case Not(part):
-                return ~self._combined(part, count, reader)
+                return ~self._combined(part, snapshot, reader, record)
             case And(parts) | Or(parts):
                 combine = np.bitwise_and if isinstance(node, And) else np.bitwise_or
                 start = np.uint8(0xFF if isinstance(node, And) else 0)
                 out = np.full(-(-count // 8), start, np.uint8)
                 for part in parts:
-                    combine(out, self._combined(part, count, reader), out=out)
+                    combine(out, self._combined(part, snapshot, reader, record), out=out)
                 return out
         raise AssertionError(node)
 
-    def _test_bits(self, test: Test, count: int, reader: MetadataReader) -> Bytes:
+    def _known_matches(self, test: Test, snapshot: Snapshot) -> int | None:
+        """How many live records pass a test that was looked up before; None if that was not kept."""
+        with self._lock:
+            bits, known = self._tests.get(test.key, (np.empty(0, np.uint8), 0))
+        count = snapshot.label_count
+        return count_live(bits[: -(-count // 8)], snapshot) if known >= count else None
+
+    def _test_bits(self, test: Test, count: int, reader: MetadataReader) -> tuple[Bytes, str]:
+        """The bitmap of a test over the labels [0, count), and where it is from."""
         key, size = test.key, -(-count // 8)
         with self._lock:
             bits, known = self._tests.get(key, (np.empty(0, np.uint8), 0))
             if known:
                 self._tests.move_to_end(key)
         if known >= count:
-            return bits[:size]
+            return bits[:size], "cache"
         labels, indexed = reader.matching(test, known, count)
         if not indexed and test.path is not None and count - known >= _COSTLY_LABELS:
             self._on_search(test.path)
@@ -189,7 +211,7 @@ class FilterCache:
         with self._lock:
             if self._tests.get(key, (bits, 0))[1] < count:  # another thread may know more by now
                 self._tests[key] = (bits, count)
-        return bits
+        return bits, ("cache + " if known else "") + ("index" if indexed else "scan")
 
     def _row_bits(self, labels: Bytes, snapshot: Snapshot) -> Bytes:
         """The rows of these live labels as a bitmap."""

@@ -19,36 +19,34 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nopokedb.backups import Backup
-from nopokedb.embedded import named, recovery
+from nopokedb.embedded import recovery
 from nopokedb.embedded.agreement import check_fields, check_settings
 from nopokedb.embedded.allowed import FilterCache
-from nopokedb.embedded.backup import Source, write_backup
 from nopokedb.embedded.check import check_reading, check_writing
 from nopokedb.embedded.compaction import Compaction
-from nopokedb.embedded.compensation import frame_of, rollback_frame, undo_last
+from nopokedb.embedded.explain import answered, explained, sampled
 from nopokedb.embedded.field_indexes import FieldIndexes
 from nopokedb.embedded.follower import Follower
-from nopokedb.embedded.moments import MomentReads
+from nopokedb.embedded.going_back import GoingBack
 from nopokedb.embedded.ranking import Ranking
 from nopokedb.embedded.read_path import ReadPath, RecordCache
-from nopokedb.embedded.resolve import Position
+from nopokedb.embedded.recent import RecentQueries
 from nopokedb.embedded.scanning import facet, scan, selected_ids
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.statistics import stats_of
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
-from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.texts import SwitchedError, Texts
 from nopokedb.embedded.upkeep import Upkeep, load_segments
-from nopokedb.embedded.write_path import Drafted, WritePath
-from nopokedb.engine import Answer, Moment, NamedSnapshot, Order, Query, Stats, Write
+from nopokedb.embedded.write_path import WritePath
+from nopokedb.engine import Answer, Order, Query, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError
 from nopokedb.filters import Filter, Scalar
 from nopokedb.filters import Path as FieldPath
+from nopokedb.plan import Plan
 from nopokedb.problems import Problem
-from nopokedb.records import Id, Part, Record
+from nopokedb.records import Id, Part, Record, Vectors
 
 _log = logging.getLogger("nopokedb")
 
@@ -61,7 +59,7 @@ _kept_after_fork: list[Any] = []
 """Engines of the parent: to close their SQLite connections in a child could touch the parent's files."""
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(GoingBack):
     """One open folder."""
 
     def __init__(
@@ -79,6 +77,8 @@ class EmbeddedEngine:
         self._unusable: type[ClosedError] | type[ForkedHandleError] | None = None
         self._closing = threading.Lock()
         self._notes: list[str] = []
+        # Before the upkeep thread starts, which looks at these.
+        self._recent = RecentQueries()
         self._lock: WriterLock | None = None
         self._follower: Follower | None = None
         self._cache_bytes = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
@@ -145,6 +145,7 @@ class EmbeddedEngine:
             self._upkeep = Upkeep(folder, manifest, self._writes, max_memory=max_memory)
             self._fields = FieldIndexes(self._writes, self._upkeep)
             self._upkeep.add_chore(self._keep_texts)
+            self._upkeep.recent_queries = self._recent.vectors
             if found.dirty:
                 self._upkeep.checkpoint()
             self._lock.publish(snapshot.lsn)
@@ -236,6 +237,8 @@ class EmbeddedEngine:
         """See `nopokedb.engine.Engine.query`."""
         if self._follower is None:
             self._upkeep.scrub.raise_if_damaged(self.snapshot())
+        if query.vectors is not None:
+            self._recent.note(query.vectors)
         if query.plain:
             found: list[Answer] = [*self._read(lambda reads, snapshot: reads.query(snapshot, query))]
             return found
@@ -249,13 +252,37 @@ class EmbeddedEngine:
                     raise
 
     def _ranked(self, reads: ReadPath, query: Query) -> list[Answer]:
+        return Ranking(reads, self._same_store(reads), lambda: self._texts.view(reads.store), query).answers()
+
+    def _same_store(self, reads: ReadPath) -> Callable[[], Snapshot]:
+        """Takes the current snapshot, as long as it is one of this store."""
+
         def take_snapshot() -> Snapshot:
             snapshot = self.snapshot()
             if snapshot.store is not reads.store:
                 raise SwitchedError
             return snapshot
 
-        return Ranking(reads, take_snapshot, lambda: self._texts.view(reads.store), query).answers()
+        return take_snapshot
+
+    def explain(self, query: Query) -> Plan:
+        while True:
+            store = self.snapshot().store
+            try:
+                return self._read(
+                    lambda reads, _: explained(
+                        reads, self._same_store(reads), lambda: self._texts.view(reads.store), query
+                    )
+                )
+            except (SwitchedError, ClosedError):
+                if store is self.snapshot().store:
+                    raise
+
+    def answer_together(self, queries: Sequence[Query]) -> list[tuple[list[Answer], float]]:
+        return self._read(lambda reads, snapshot: answered(reads, snapshot, queries))
+
+    def sample(self, count: int, where: Filter | None) -> tuple[list[Id], Vectors]:
+        return self._read(lambda reads, snapshot: sampled(reads, snapshot, count, where))
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
         return self._read(lambda reads, snapshot: reads.get(snapshot, ids, include))
@@ -321,87 +348,6 @@ class EmbeddedEngine:
         self._check_writable()
         self._writes.check_usable()
         self._upkeep.checkpoint()
-
-    def undo(self) -> int:
-        self._check_writable()
-        with self._upkeep.steady():
-            return undo_last(self._writes, self._writes.snapshot.store)
-
-    def exchange_versions(self, retire: Sequence[int], versions: Sequence[tuple[Stored, str | None]]) -> None:
-        """One batch that retires labels and writes these versions on the rows that they name; for repair."""
-        self._check_writable()
-        self._writes.write_drafted(lambda position, now: (frame_of(retire, versions, position, now), []))
-
-    def backup(self, target: Path, since: int | Path | None) -> Backup:
-        if self._follower is None and isinstance(since, int):
-            with self._upkeep.steady() as manifest:
-                snapshot, log = self._writes.held_log(manifest.checkpoint_lsn, manifest.first_log)
-            source = Source(self.folder, manifest, snapshot, self._reader_of(snapshot), log)
-        else:
-            manifest, snapshot = self._manifest_and_snapshot()
-            source = Source(self.folder, manifest, snapshot, self._reader_of(snapshot))
-        return write_backup(source, target, since)
-
-    def snapshot_create(self, name: str) -> NamedSnapshot:
-        self._check_writable()
-        self._writes.check_usable()
-        if not self._durable:
-            self._upkeep.checkpoint()  # what the name stands for must not be less durable than the name
-        with self._compaction.held(), self._upkeep.steady() as manifest:
-            return named.create(self.folder, name, manifest, self.snapshot())
-
-    def snapshots(self) -> list[NamedSnapshot]:
-        self.snapshot()
-        return named.listed(self.folder, self._manifest())
-
-    def at(self, name: str) -> tuple[Moment, NamedSnapshot]:
-        manifest, now = self._manifest_and_snapshot()
-        stored = named.load(self.folder, name, manifest)
-        state = named.as_snapshot(stored, now, named.path_of(self.folder, name, manifest))
-        read = self._reader_of(now)
-        return MomentReads(self.dim, self.space, read, state, self.settings.text_language), stored.named
-
-    def rollback(self, name: str) -> int:
-        self._check_writable()
-        changed = 0
-        with self._upkeep.steady() as manifest:
-            stored = named.load(self.folder, name, manifest)
-
-            def draft(position: Position, snapshot: Snapshot) -> Drafted | None:
-                nonlocal changed
-                drafted, changed = rollback_frame(stored.live, position, snapshot)
-                return drafted
-
-            self._writes.write_drafted(draft)
-        return changed
-
-    def drop_snapshot(self, name: str) -> None:
-        self._check_writable()
-        with self._compaction.held(), self._upkeep.steady() as manifest:
-            named.drop(self.folder, name, manifest)
-
-    def _manifest_and_snapshot(self) -> tuple[Manifest, Snapshot]:
-        """Both of one generation."""
-        while True:
-            snapshot = self.snapshot()
-            manifest = self._manifest()
-            if manifest.generation == snapshot.store.generation:
-                return manifest, snapshot
-
-    def _reader_of(self, snapshot: Snapshot) -> Callable[[Callable[[ReadPath], T]], T]:
-        """What runs reads on the stores of this snapshot, also after a new generation has come."""
-        reads = self._reads_of(snapshot)
-        return lambda read: self._read_open(reads, read)
-
-    def raise_auto_ids(self, next_auto_id: int) -> None:
-        """No automatic id below this from now on, durably; for restoring."""
-        self._check_writable()
-
-        def draft(position: Position, snapshot: Snapshot) -> Drafted:
-            ahead = replace(position, next_auto_id=max(position.next_auto_id, next_auto_id))
-            return frame_of([], [], ahead, snapshot), []
-
-        self._writes.write_drafted(draft)
 
     def check(self, deep: bool) -> list[Problem]:
         if self._unusable is not None:

@@ -4,14 +4,15 @@
     scan    all codes compared, the allowed rows kept inside the scan; then exact keys of the best `ef`
     graph   a walk through the neighbourhoods; then exact keys of the best `ef`
 
-Under a filter a list that was long enough for all rows may be too short for those that are allowed: their order among
-the codes is decided by smaller differences. So the list is doubled until the k best stay what they were, and rows
-that no list settles are compared exactly.
+How long a list has to be for the recall that is asked for was measured when the segment was sealed (search/curve.py);
+among the indexes of a segment the one that gets there cheapest is asked. Under a filter a list that was long enough for
+all rows may be too short for those that are allowed: their order among the codes is decided by smaller differences. So
+the list is doubled until the k best stay what they were (all of them, or below the usual recall as many as that asks
+for), and rows that no list settles are compared exactly.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nopokedb.embedded.allowed import Allowed
+from nopokedb.embedded.recorder import Recorder
+from nopokedb.embedded.search.curve import GOAL, HIGHEST
 from nopokedb.embedded.search.exact import (
     Floats,
     Rows,
@@ -37,25 +40,40 @@ _EXACT_ROWS = 2_048
 """As few rows as this are compared exactly in less time than an index takes (0.05 ms)."""
 _SCAN_ROW_COST = 1 / 16
 """A scanned code costs about a sixteenth of an exact comparison."""
+_GRAPH_PLACE_COST = 40
+"""A place in a graph's list costs as much as about 40 exact comparisons (35 to 130, most where vectors are short)."""
 _GRAPH_MIN_ALLOWED = 0.5
 """A graph in which less than this share of the rows is allowed walks mostly through the others: a scan or exact."""
 _CPU_COUNT = os.cpu_count() or 1
 
 
 def nearest_rows(
-    space: str, snapshot: Snapshot, allowed: Allowed, queries: Floats, k: int, ef: int | None
+    space: str,
+    snapshot: Snapshot,
+    allowed: Allowed,
+    queries: Floats,
+    k: int,
+    ef: int | None,
+    recall: float = GOAL,
+    record: Recorder | None = None,
 ) -> list[Rows]:
-    """Per query the allowed rows with the k smallest float32 keys, and those that float32 cannot tell from them."""
+    """Per query the allowed rows with the k smallest float32 keys, and those that float32 cannot tell from them. A
+    given `ef` is the length of the lists, exactly; else they are as long as the recall asks for."""
     prepared = prepare_queries(space, queries)
-    found = _Candidates(space, snapshot, allowed, prepared, k, ef)
+    found = _Candidates(space, snapshot, allowed, prepared, k, ef, recall, record)
     threads = faiss.omp_get_max_threads()
     wanted = 1 if len(queries) == 1 else _CPU_COUNT
     if threads != wanted:
         faiss.omp_set_num_threads(wanted)
     try:
-        for segment in snapshot.segments:
+        if record is not None:
+            record.begin_round()
+        for at, segment in enumerate(snapshot.segments):
             found.search_segment(segment)
-        found.compare(range(len(queries)), snapshot.tail_start, snapshot.row_count)
+            if record is not None:
+                count = allowed.count(segment.start, segment.stop)
+                record.end_part(f"segment {at}", segment.kind, segment.row_count, count)
+        found.search_tail()
     finally:
         if threads != wanted:  # the setting belongs to the calling thread, which is the user's
             faiss.omp_set_num_threads(threads)
@@ -66,7 +84,15 @@ class _Candidates:
     """Rows and keys found so far, per query."""
 
     def __init__(
-        self, space: str, snapshot: Snapshot, allowed: Allowed, prepared: Floats, k: int, ef: int | None
+        self,
+        space: str,
+        snapshot: Snapshot,
+        allowed: Allowed,
+        prepared: Floats,
+        k: int,
+        ef: int | None,
+        recall: float,
+        record: Recorder | None,
     ) -> None:
         self._space = space
         self._snapshot = snapshot
@@ -76,6 +102,8 @@ class _Candidates:
         self._prepared = prepared
         self._k = k
         self._ef = ef
+        self._recall = recall
+        self._record = record
         self._keys: list[list[Floats]] = [[] for _ in prepared]
         self._rows: list[list[Rows]] = [[] for _ in prepared]
 
@@ -88,60 +116,100 @@ class _Candidates:
             found.append(nearest(keys, rows, self._k, rounding_slack(self._space, query, longest)))
         return found
 
+    def search_tail(self) -> None:
+        """Add the rows that no segment covers."""
+        start, stop = self._snapshot.tail_start, self._snapshot.row_count
+        if self._record is None:
+            self.compare(range(len(self._prepared)), start, stop)
+        elif start < stop:
+            count = self._allowed.count(start, stop)
+            if count:
+                self._record.choose("exact", "no segment covers it yet", count)
+                self.compare(range(len(self._prepared)), start, stop)
+            self._record.end_part("tail", "none", stop - start, count)
+
     def search_segment(self, segment: Segment) -> None:
         """Add the segment's candidates of each query."""
         start, stop = segment.start, segment.stop
         count = self._allowed.count(start, stop)
         if not count:
             return
-        chosen = self._choose(segment, count)
+        record, k = self._record, self._k
+        chosen, length, why = self._choose(segment, count)
         if chosen is None:
+            if record is not None:
+                record.choose("exact", why, count)
             self.compare(range(len(self._prepared)), start, stop)
             return
         bits = self._allowed.bits(start, stop)
-        length = min(max(self._k, chosen.ef_for(self._k) if self._ef is None else self._ef), count)
         # A calibrated list is long enough among all rows. With rows left out, by a filter or because a graph has to
         # walk around retired ones, it shows in a longer list whether it is.
         settles = self._ef is None and bits is not None and (self._allowed.filtered or chosen.kind != "scan")
         searched = min(2 * length, count) if settles else length
+        if record is not None:
+            record.choose("scan" if chosen.kind == "scan" else "graph", why, searched, length)
         rows = chosen.search(self._prepared, searched, bits)
         keys = keys_by_rows(self._space, self._prepared, self._vectors, self._norms, rows)
+        if record is not None:
+            record.listed(chosen, searched, int((rows >= 0).sum()), doubled=False)
         for at in range(len(self._prepared)):
             line, line_keys = rows[at], keys[at]
             if settles and not self._stays(line_keys, length, count):
                 line, line_keys = self._longer(chosen, at, searched, count, bits)
-            if not math.isfinite(line_keys.max(initial=0.0)):  # a missing row has the key +Inf
+            if len(line) and line[-1] < 0:  # missing rows come last
                 there = line >= 0
                 line, line_keys = line[there], line_keys[there]
-            if len(line) < min(self._k, count):  # never fewer than there are
+            if len(line) < min(k, count):  # never fewer than there are
                 self.compare([at], start, stop)
             else:
                 self._keys[at].append(line_keys)
                 self._rows[at].append(line)
 
-    def _choose(self, segment: Segment, count: int) -> Segment | None:
-        """The index to ask for `count` allowed rows of the segment; None: compare them all, which is cheaper."""
-        if (
-            segment.kind != "scan"
-            and segment.scan is not None
-            and (count < _GRAPH_MIN_ALLOWED * segment.row_count or (self._allowed.filtered and self._ef is None))
-        ):
-            segment = segment.scan
+    def _choose(self, segment: Segment, count: int) -> tuple[Segment | None, int, str]:
+        """The index to ask for `count` allowed rows of the segment, the length of its list, and why; None: compare them
+        all, which is cheaper or the only way."""
+        k, filtered = self._k, self._allowed.filtered
+        sparse = count < _GRAPH_MIN_ALLOWED * segment.row_count
         if self._ef is not None:
-            return segment
-        length = min(max(self._k, segment.ef_for(self._k)), count)
-        graph = segment.kind != "scan"
-        cost = length + (0 if graph else segment.row_count * _SCAN_ROW_COST)
-        if count <= max(_EXACT_ROWS, cost) or (graph and count < _GRAPH_MIN_ALLOWED * segment.row_count):
-            return None
-        return segment
+            if sparse and segment.scan is not None and segment.kind != "scan":
+                segment = segment.scan
+            return segment, min(max(k, self._ef), count), "ef is given"
+        if self._recall > HIGHEST:
+            return None, 0, "a recall that only a full comparison reaches"
+        if count <= _EXACT_ROWS:
+            return None, 0, "so few rows are compared faster than an index is asked"
+        best: Segment | None = None
+        best_length, best_cost, reached = 0, float(count), False
+        for index in (segment, segment.scan):
+            if index is None:
+                continue
+            graph = index.kind != "scan"
+            if graph and (sparse or (filtered and segment.scan is not None)):
+                continue
+            needed = index.ef_for(k, self._recall)
+            if needed is None:
+                continue
+            reached = True
+            length = min(max(k, needed), count)
+            cost = length * _GRAPH_PLACE_COST if graph else length + segment.row_count * _SCAN_ROW_COST
+            if cost < best_cost:
+                best, best_length, best_cost = index, length, cost
+        if best is not None:
+            return best, best_length, "the cheapest list that reaches the recall"
+        if reached:
+            return None, 0, "the allowed rows are compared faster than an index is asked"
+        return None, 0, "no list of its index reaches the recall" if not sparse else "a graph among few allowed rows"
 
     def _stays(self, keys: Floats, length: int, count: int) -> bool:
-        """Whether the k best of the whole list are in its first `length` places."""
+        """Whether the k best of the whole list are in its first `length` places, but for as many as the recall may
+        miss."""
         if len(keys) <= length:
             return len(keys) >= count  # all there are, or no longer list was asked for
         k = min(self._k, length)
-        return bool(keys[length:].min() >= np.partition(keys[:length], k - 1)[k - 1])
+        limit = np.partition(keys[:length], k - 1)[k - 1]
+        if self._recall >= GOAL:
+            return bool(keys[length:].min() >= limit)
+        return int((keys[length:] < limit).sum()) <= int((1.0 - self._recall) * k + 1e-9)
 
     def _longer(self, index: Segment, at: int, searched: int, count: int, bits: Any) -> tuple[Rows, Floats]:
         """The first list that a list of twice its length would not change; empty where comparing all is cheaper."""
@@ -150,6 +218,8 @@ class _Candidates:
             length, searched = searched, 2 * searched
             rows = index.search(query, searched, bits)
             keys = keys_by_rows(self._space, query, self._vectors, self._norms, rows)
+            if self._record is not None:
+                self._record.listed(index, searched, int((rows >= 0).sum()), doubled=True)
             if self._stays(keys[0], length, count):
                 return rows[0], keys[0]
         return np.empty(0, np.int64), np.empty(0, np.float32)
@@ -162,6 +232,8 @@ class _Candidates:
         count = self._allowed.count(start, stop)
         if not count:
             return
+        if self._record is not None:
+            self._record.compared(count)
         if 2 * count < stop - start:
             chosen = self._allowed.members(start, stop)
             for at in queries:

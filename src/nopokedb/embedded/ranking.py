@@ -14,6 +14,7 @@ import numpy as np
 from nopokedb.embedded.allowed import Allowed, FilteredRows
 from nopokedb.embedded.nearest import nearest_rows
 from nopokedb.embedded.read_path import ReadPath
+from nopokedb.embedded.recorder import Recorder
 from nopokedb.embedded.search.exact import Floats, prepare_queries, scores_and_distances
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.metadata import Stored
@@ -61,19 +62,26 @@ class Ranking:
     """Answers one query on one snapshot."""
 
     def __init__(
-        self, reads: ReadPath, take_snapshot: Callable[[], Snapshot], view: Callable[[], TextView], query: Query
+        self,
+        reads: ReadPath,
+        take_snapshot: Callable[[], Snapshot],
+        view: Callable[[], TextView],
+        query: Query,
+        record: Recorder | None = None,
     ) -> None:
         self._reads = reads
+        self._record = record
         self._query = query
         self._view: TextView | None = None
         self._text: TextAt | None = None
         if query.texts:
             # The text index says which snapshot it equals, so that both sides answer of one state.
             self._view = view()
-            self._snapshot, self._text = self._view.at(take_snapshot)
+            self.snapshot, self._text = self._view.at(take_snapshot)
+            self._lap("text index")
         else:
-            self._snapshot = take_snapshot()
-        self._allowed: Allowed = reads.allowed(self._snapshot, query.where)
+            self.snapshot = take_snapshot()
+        self._allowed: Allowed = reads.allowed(self.snapshot, query.where, record)
         self._left_out: set[int] = set()
         self._vectors = query.vectors if not query.like else self._from_examples()
 
@@ -85,6 +93,11 @@ class Ranking:
         texts = texts * count if len(texts) == 1 else texts
         vectors: list[Floats | None] = [None] * count if self._vectors is None else [*self._vectors]
         return [self._answer(vector, text) for vector, text in zip(vectors, texts, strict=True)]
+
+    def _lap(self, stage: str) -> None:
+        """What passed since the last stage belongs to this one."""
+        if self._record is not None:
+            self._record.lap(stage)
 
     def _answer(self, vector: Floats | None, text: TextQuery | None) -> Answer:
         query = self._query
@@ -124,8 +137,9 @@ class Ranking:
 
     def _by_vector(self, vector: Floats, length: int, allowed: Allowed) -> _Side:
         """The nearest, with all that tie with the last."""
-        space, snapshot = self._reads.space, self._snapshot
-        rows = nearest_rows(space, snapshot, allowed, vector[None, :], length, self._query.ef)[0]
+        space, snapshot = self._reads.space, self.snapshot
+        query, record = self._query, self._record
+        rows = nearest_rows(space, snapshot, allowed, vector[None, :], length, query.ef, query.recall, record)[0]
         values = self._reads.order_values(snapshot, vector, rows)
         order = np.argsort(values, kind="stable")
         if len(order) > length:
@@ -134,6 +148,7 @@ class Ranking:
         if self._query.max_distance is not None:
             count = sum(distance <= self._query.max_distance for distance in distances)
             order, scores, distances = order[:count], scores[:count], distances[:count]
+        self._lap("distances")
         return _Side(snapshot.labels_of(rows[order]), scores, distances)
 
     def _by_text(self, text: TextQuery, length: int, allowed: Allowed) -> _Side:
@@ -143,6 +158,7 @@ class Ranking:
             labels, scores = self._text.search(text, length, allowed.passes, allowed.labels())
         else:
             labels, scores = self._text.search(text, length)
+        self._lap("text")
         return _Side(labels.tolist(), scores.tolist())
 
     def _fused(self, vector: Floats, text: TextQuery, wanted: int, allowed: Allowed) -> list[Candidate]:
@@ -156,6 +172,7 @@ class Ranking:
         self._add_distances(
             vector, [label for label in matching.labels if label not in distances], vector_scores, distances
         )
+        self._lap("distances")
         if self._query.max_distance is not None:
             text_scores = {label: score for label, score in text_scores.items() if label in distances}
         if self._query.alpha is None:
@@ -169,6 +186,7 @@ class Ranking:
             best = [entry for entry in best if entry[1] >= limit]
         vector_ranks = {label: rank for rank, label in enumerate(near.labels, 1)}
         text_ranks = {label: rank for rank, label in enumerate(text_scores, 1)}
+        self._lap("fusion")
         return [
             Candidate(
                 item,
@@ -185,8 +203,8 @@ class Ranking:
         """Exact distances of what only the text found, but for what is too far."""
         if not labels:
             return
-        rows = self._snapshot.rows_of(labels)
-        values = self._reads.order_values(self._snapshot, vector, rows)
+        rows = self.snapshot.rows_of(labels)
+        values = self._reads.order_values(self.snapshot, vector, rows)
         limit = self._query.max_distance
         for label, score, distance in zip(
             labels, *scores_and_distances(self._reads.space, values.tolist()), strict=True
@@ -195,7 +213,9 @@ class Ranking:
                 scores[label], distances[label] = score, distance
 
     def _versions(self, labels: list[int]) -> list[Stored]:
-        return self._reads.versions(self._snapshot, labels)
+        found = self._reads.versions(self.snapshot, labels)
+        self._lap("metadata")
+        return found
 
     # --- examples ------------------------------------------------------------------------------------------
 
@@ -210,14 +230,14 @@ class Ranking:
         return wide.astype(np.float32)[None, :]
 
     def _mean(self, ids: Sequence[Id]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        labels = self._reads.find(self._snapshot, ids)
+        labels = self._reads.find(self.snapshot, ids)
         for id_, label in zip(ids, labels, strict=True):
             if label is None:
                 raise RecordNotFoundError(f"expected a record with id {id_!r} as an example, found none")
         known = [label for label in labels if label is not None]
         self._left_out.update(known)
-        rows = self._snapshot.rows_of(known)
-        vectors = self._reads.verified_vectors(self._snapshot, rows)
+        rows = self.snapshot.rows_of(known)
+        vectors = self._reads.verified_vectors(self.snapshot, rows)
         mean: np.ndarray[tuple[int], np.dtype[np.float64]] = prepare_queries(self._reads.space, vectors).mean(
             axis=0, dtype=np.float64
         )
@@ -231,7 +251,7 @@ class Ranking:
         if not pool:
             return []
         rows = np.array([candidate.stored.row for candidate in pool], np.int64)
-        vectors = self._reads.verified_vectors(self._snapshot, rows).astype(np.float64)
+        vectors = self._reads.verified_vectors(self.snapshot, rows).astype(np.float64)
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
         unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0).astype(np.float32)
         relevance = np.array([candidate.score for candidate in pool])
@@ -239,6 +259,7 @@ class Ranking:
             width = relevance.max() - relevance.min()  # onto the scale of a cosine
             relevance = (relevance - relevance.min()) / width if width > 0 else np.ones(len(pool))
         chosen = maximal_marginal_relevance(relevance, unit, self._query.k, self._query.diversity)
+        self._lap("diversity")
         return [pool[at] for at in chosen]
 
     def _groups(self, vector: Floats | None, text: TextQuery | None) -> list[Group]:
@@ -261,6 +282,7 @@ class Ranking:
                 self._fill(vector, text, {key: groups[key] for key in best})
                 break
             length = min(4 * length, MAX_K)
+        self._lap("groups")
         return [Group(key[1], self._hits(groups[key], text)) for key in best]  # type: ignore[arg-type]
 
     def _fill(
@@ -273,7 +295,8 @@ class Ranking:
                 continue
             test = Test(query.group_by, "any_of", (key[1],))
             where = test if query.where is None else And((query.where, test))
-            allowed = self._reads.allowed(self._snapshot, where)
+            allowed = self._reads.allowed(self.snapshot, where)
+            self._lap("filter")
             members[:] = self._candidates(vector, text, query.group_size, allowed)
 
     def _group_keys(self, stored: Stored) -> list[tuple[str, object]]:
@@ -298,7 +321,7 @@ class Ranking:
         vectors = None
         if "vector" in include and stored:
             rows = np.array([item.row for item in stored], np.int64)
-            vectors = self._reads.verified_vectors(self._snapshot, rows)
+            vectors = self._reads.verified_vectors(self.snapshot, rows)
         hits = []
         for at, candidate in enumerate(candidates):
             hit = Hit(id=candidate.stored.id)
@@ -314,4 +337,5 @@ class Ranking:
             if marked:
                 hit["highlight"] = marked[at]
             hits.append(hit)
+        self._lap("hits")
         return hits

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from nopokedb.embedded.allowed import Allowed, FilterCache, FilteredRows, LiveRows
 from nopokedb.embedded.nearest import nearest_rows
+from nopokedb.embedded.recorder import Recorder
 from nopokedb.embedded.search.exact import Doubles, Floats, Rows, final_order, scores_and_distances
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.metadata import MetadataReader, Stored
@@ -89,23 +90,25 @@ class ReadPath:
 
     # --- nearest neighbours --------------------------------------------------------------------------------
 
-    def allowed(self, snapshot: Snapshot, where: Filter | None) -> Allowed:
+    def allowed(self, snapshot: Snapshot, where: Filter | None, record: Recorder | None = None) -> Allowed:
         """The rows that may be an answer."""
-        return LiveRows(snapshot) if where is None else self.filters.rows(where, snapshot, self.reader)
+        return LiveRows(snapshot) if where is None else self.filters.rows(where, snapshot, self.reader, record)
 
     def passing(self, snapshot: Snapshot, where: Filter) -> FilteredRows:
         """The live labels and rows that pass a filter."""
         return self.filters.rows(where, snapshot, self.reader)
 
-    def query(self, snapshot: Snapshot, query: Query) -> list[list[Hit]]:
+    def query(self, snapshot: Snapshot, query: Query, record: Recorder | None = None) -> list[list[Hit]]:
         """Hits of each vector, best first, of a query that asks for nothing else."""
         assert query.vectors is not None
-        allowed = self.allowed(snapshot, query.where)
-        found = nearest_rows(self.space, snapshot, allowed, query.vectors, query.k, query.ef)
-        return [self._hits(snapshot, vector, rows, query) for vector, rows in zip(query.vectors, found, strict=True)]
+        allowed = self.allowed(snapshot, query.where, record)
+        found = nearest_rows(self.space, snapshot, allowed, query.vectors, query.k, query.ef, query.recall, record)
+        return [
+            self._hits(snapshot, vector, rows, query, record) for vector, rows in zip(query.vectors, found, strict=True)
+        ]
 
     def ordered(
-        self, snapshot: Snapshot, vector: Floats, rows: Rows, k: int
+        self, snapshot: Snapshot, vector: Floats, rows: Rows, k: int, record: Recorder | None = None
     ) -> tuple[list[Stored], list[float], Rows, Floats]:
         """The best k of these rows by (distance, id), and what ties with them: the stored versions, what they are
         ordered by, and for each its place in the vectors (n, dim) that come last."""
@@ -116,12 +119,16 @@ class ReadPath:
             # Keep all that tie with the k-th: the smaller id decides, not the place in the file.
             order = order[: int(np.searchsorted(values[order], values[order[k - 1]], side="right"))]
         ordered = values[order].tolist()
+        if record is not None:
+            record.lap("distances")
         stored = self.stored(snapshot, rows[order])
         if len(set(ordered)) != len(ordered):
             places = sorted(range(len(ordered)), key=lambda at: (ordered[at], id_order(stored[at].id)))
             ordered = [ordered[at] for at in places]
             stored = [stored[at] for at in places]
             order = order[places]
+        if record is not None:
+            record.lap("metadata")
         return stored, ordered, order, vectors
 
     def stored(self, snapshot: Snapshot, rows: Rows) -> list[Stored]:
@@ -142,19 +149,22 @@ class ReadPath:
         """What answers are ordered by, for these rows."""
         return final_order(self.space, vector, self.verified_vectors(snapshot, rows))
 
-    def _hits(self, snapshot: Snapshot, vector: Floats, rows: Rows, query: Query) -> list[Hit]:
+    def _hits(self, snapshot: Snapshot, vector: Floats, rows: Rows, query: Query, record: Recorder | None) -> list[Hit]:
         """The k best of the candidate rows as hits."""
-        stored, ordered, order, vectors = self.ordered(snapshot, vector, rows, query.k)
+        stored, ordered, order, vectors = self.ordered(snapshot, vector, rows, query.k, record)
         count = min(query.k, len(ordered))
         scores, ranges = scores_and_distances(self.space, ordered[:count])
         if query.max_distance is not None:
             limit = query.max_distance
             count = sum(distance <= limit for distance in ranges)
         if query.include == ("metadata",):  # nearly every call; the loop below costs twice as much
-            return [
+            hits = [
                 Hit(id=item.id, metadata=decode(item.metadata), score=score, distance=distance)
                 for item, score, distance in zip(stored[:count], scores, ranges, strict=False)
             ]
+            if record is not None:
+                record.lap("hits")
+            return hits
         texts = self.reader.texts(stored[:count]) if "text" in query.include else {}
         hits = []
         for at in range(count):
@@ -168,20 +178,22 @@ class ReadPath:
             if "vector" in query.include:
                 hit["vector"] = vectors[order[at]].tolist()
             hits.append(hit)
+        if record is not None:
+            record.lap("hits")
         return hits
 
     def verified_vectors(self, snapshot: Snapshot, rows: Rows) -> Floats:
         """The vectors of these rows, compared with their stored CRC."""
         vectors = snapshot.vectors[rows]
-        checksum = google_crc32c.value
-        for row, vector, crc in zip(rows.tolist(), vectors, snapshot.rows["crc"][rows].tolist(), strict=True):
-            if checksum(vector) != crc:
-                width = vectors.shape[1] * 4
-                raise CorruptionError(
-                    f"the vector in row {row} is damaged: {self._vectors_file} at byte {row * width}",
-                    file=self._vectors_file,
-                    offset=row * width,
-                )
+        stored = snapshot.rows["crc"][rows].tolist()
+        if (found := list(map(google_crc32c.value, vectors))) != stored:
+            at = next(at for at, crc in enumerate(found) if crc != stored[at])
+            offset = int(rows[at]) * vectors.shape[1] * 4
+            raise CorruptionError(
+                f"the vector in row {rows[at]} is damaged: {self._vectors_file} at byte {offset}",
+                file=self._vectors_file,
+                offset=offset,
+            )
         return vectors
 
     def vectors_of(self, snapshot: Snapshot, rows: Rows) -> Floats:

@@ -44,7 +44,7 @@ class Snapshot:
     store: Store
     """Where its labels and rows have their meaning."""
     segments: tuple[Segment, ...] = ()
-    _bits: dict[tuple[int, int], Bytes | None] = field(default_factory=dict)
+    _bits: dict[tuple[int, int], tuple[Bytes | None, int]] = field(default_factory=dict)
 
     @property
     def tail_start(self) -> int:
@@ -68,14 +68,17 @@ class Snapshot:
 
     def live_bits(self, start: int, stop: int) -> Bytes | None:
         """The live rows of [start, stop) as a bitmap, None if all are live. `start` is a multiple of 8."""
-        key = (start, stop)
-        if key not in self._bits:
-            bits = self.live_rows.slice(start, stop)
-            all_live = int(np.bitwise_count(bits).sum()) == stop - start
-            self._bits[key] = None if all_live else bits
-        return self._bits[key]
+        return self._live(start, stop)[0]
 
     def live_count(self, start: int, stop: int) -> int:
         """How many rows of [start, stop) are live."""
-        bits = self.live_bits(start, stop)
-        return stop - start if bits is None else int(np.bitwise_count(bits).sum())
+        return self._live(start, stop)[1]
+
+    def _live(self, start: int, stop: int) -> tuple[Bytes | None, int]:
+        """Both of a range, kept: every query asks for the same few."""
+        found = self._bits.get((start, stop))
+        if found is None:
+            bits = self.live_rows.slice(start, stop)
+            count = int(np.bitwise_count(bits).sum())
+            found = self._bits[start, stop] = (None if count == stop - start else bits, count)
+        return found

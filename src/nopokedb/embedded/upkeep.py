@@ -33,6 +33,7 @@ from nopokedb.embedded.storage.manifest import Manifest, SegmentFile, write_mani
 from nopokedb.embedded.storage.oplog import drop_logs
 from nopokedb.embedded.store import segment_name
 from nopokedb.embedded.write_path import WritePath
+from nopokedb.records import Vectors
 
 _log = logging.getLogger("nopokedb")
 
@@ -94,6 +95,8 @@ class Upkeep:
         self._busy = False
         self._chores: list[tuple[Callable[[], None], Callable[[], float | None]]] = []
         self.scrub = Scrub()
+        self.recent_queries: Callable[[], Vectors | None] = lambda: None
+        """What users asked lately, for calibration."""
         self._thread = threading.Thread(target=self._run, name="nopokedb-upkeep", daemon=True)
 
     def start(self) -> None:
@@ -348,6 +351,7 @@ class Upkeep:
         if len(live) < _MIN_LIVE_ROWS:
             return None
         vectors, bits = snapshot.vectors, snapshot.live_bits(start, stop)
+        recent = self.recent_queries()
         truth_of_scan: Truth | None = None
         for recipe in recipes:
             options = BuildOptions(
@@ -357,9 +361,9 @@ class Upkeep:
             if needs_holdout(recipe.kind):
                 chosen = np.random.default_rng(start).choice(live, min(SAMPLE, len(live) // 8), replace=False)
                 held_out = np.sort(chosen) - start
-                truth = truth_of_held_out(space, vectors, live, held_out + start)
+                truth = truth_of_held_out(space, vectors, live, held_out + start, recent)
             else:
-                truth = truth_of_scan = truth_of_scan or truth_of_rows(space, vectors, live)
+                truth = truth_of_scan = truth_of_scan or truth_of_rows(space, vectors, live, recent)
             try:
                 segment = build_segment(recipe.kind, start, vectors[start:stop], options, held_out)
             except (RuntimeError, MemoryError) as error:  # native code gave up: the next recipe, or exact
@@ -367,7 +371,7 @@ class Upkeep:
                 continue
             if self.stopping:
                 raise Stopped
-            if calibrate(segment, truth, space, vectors, bits):
+            if calibrate(segment, truth, space, vectors, snapshot.rows["norm"], bits):
                 if held_out is not None:
                     segment.add_held_out(held_out, vectors[start:stop])
                 return segment
@@ -411,6 +415,8 @@ class Upkeep:
             segment.ef_at_10,
             segment.ef_at_100,
             segment.recall,
+            segment.curves[10],
+            segment.curves[100],
         )
 
 
@@ -459,7 +465,7 @@ def load_segments(
         except ValueError as error:
             notes.append(f"index {file.name} is not for this version and is built again: {error}")
             continue
-        segment.ef_at_10, segment.ef_at_100, segment.recall = file.ef_at_10, file.ef_at_100, file.recall
+        segment.set_curves(file.curve_at_10, file.curve_at_100, file.ef_at_10, file.ef_at_100, file.recall)
         usable.append(file)
         fits = fits and fits_memory(max_memory, snapshot, segment)
         if fits:

@@ -1,41 +1,53 @@
 """How many candidates an index needs: measured against exact search when a segment is sealed.
 
-Three groups of queries, because what users ask is not what is stored: rows of the segment (themselves excluded from
+Groups of queries, because what users ask is not what is stored: rows of the segment (themselves excluded from
 the answers), points between a row and one of its neighbours, and points halfway between unrelated rows, which are as
 far from everything as a question is from the documents that answer it. A graph looks better from its own nodes than
 from elsewhere (by 6 percentage points in one measurement), so its queries are made of rows that it does not contain
 yet. All distances are computed in float64: float32 cannot tell near-duplicates apart, and would count what it cannot
 tell as found.
 
-An index is accepted with the shortest candidate list whose recall reaches the promise with 98 % confidence in every
-group; one that has no such list is refused.
+Where 50 or more recent queries of users are known, they are a group of their own.
+
+What is found is kept as curves of recall against the length of the list (curve.py). An index is accepted if some list
+reaches the promise with 98 % confidence in every group; one that has no such list is refused.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from nopokedb.embedded.search.exact import Doubles, Floats, Rows, final_order, prepare_queries
+from nopokedb.embedded.search.curve import GOAL, HIGHEST, Curve, decile_goal, shortest
+from nopokedb.embedded.search.exact import (
+    Doubles,
+    Floats,
+    Rows,
+    final_order,
+    keys_by_rows,
+    prepare_queries,
+    rounding_slack,
+)
 from nopokedb.embedded.search.segments import Segment
 
-GOAL = 0.99
-"""Mean recall to reach with confidence."""
 _CONFIDENCE = 2.0
 """Standard errors below the mean: the lower bound that holds in 98 of 100 cases."""
-WORST_DECILE_GOAL = 0.9
-"""Recall of the query that only a tenth of the queries do worse than."""
 SAMPLE = 200
 """Queries of each group."""
-_LADDER = (
-    *(64, 72, 80, 90, 100, 112, 128, 144, 160, 180, 200, 225, 256, 288, 320, 360, 400, 450),
-    *(512, 640, 800, 1024, 1280, 1600, 2048),
-)
-"""Lengths to try. Shorter ones save next to nothing (a scan's cost is the scan) and leave no margin for queries that
-are unlike the rows: for sentences asked of docstrings a list that was just enough for the rows themselves found
-0.979, one of 40 found 0.9995."""
+MIN_RECENT = 50
+"""Fewer recent queries than this are too few to be judged as a group."""
+LONGEST = 2_048
+"""No longer list is tried: comparing that many exactly takes as long as many a scan."""
+_NESTED_STEP, _STEP = 1.12, 1.42
+"""Ratios of one length to the next. Where lists are nested all lengths come with the longest one; others are searched
+one by one, and then twice more around the goal."""
+_FIRST_LOOK = 400
+"""Long enough for nearly every scan; a longer list is only looked at where this one does not reach everything."""
+KS = (10, 100)
+"""Numbers of results that have a curve."""
 _SEED = 1_966
 _BLOCK_ROWS = 4_096
 
@@ -54,30 +66,39 @@ class Truth:
     """Shape (queries, up to 100)."""
 
 
-def truth_of_rows(space: str, vectors: Floats, live: Rows) -> Truth:
-    """Queries sampled from these live rows, and points between them."""
+def truth_of_rows(space: str, vectors: Floats, live: Rows, recent: Floats | None = None) -> Truth:
+    """Queries sampled from these live rows, points between them, and recent queries of users."""
     random = np.random.default_rng(_SEED)
     chosen = random.choice(live, min(3 * SAMPLE, len(live)), replace=False).astype(np.int64)
     rows, near, far = np.array_split(chosen, 3)
     _, neighbours = _nearest(space, vectors[near], vectors, live, min(8, len(live)))
-    raw = np.concatenate(
-        [vectors[rows], _between(vectors[near], vectors[neighbours[:, -1]]), _between(vectors[far], vectors[far[::-1]])]
-    )
-    selves = np.concatenate([rows, np.full(len(near) + len(far), -1)])
-    groups = np.repeat([0, 1, 2], [len(rows), len(near), len(far)])
-    return _truth(space, raw, selves, groups, vectors, live)
+    groups = [
+        vectors[rows],
+        between(vectors[near], vectors[neighbours[:, -1]]),
+        between(vectors[far], vectors[far[::-1]]),
+        *_asked(recent),
+    ]
+    selves = np.full(sum(map(len, groups)), -1)
+    selves[: len(rows)] = rows
+    return _truth(space, groups, selves, vectors, live)
 
 
-def truth_of_held_out(space: str, vectors: Floats, live: Rows, held_out: Rows) -> Truth:
-    """The held-out rows and points between them as queries, the other live rows as their neighbours."""
+def truth_of_held_out(space: str, vectors: Floats, live: Rows, held_out: Rows, recent: Floats | None = None) -> Truth:
+    """The held-out rows, points between them and recent queries as queries, the other live rows as their neighbours."""
     others = np.setdiff1d(live, held_out)
     shuffled = np.random.default_rng(_SEED).permutation(held_out)
-    raw = np.concatenate([vectors[shuffled], _between(vectors[shuffled], vectors[shuffled[::-1]])])
-    groups = np.repeat([0, 1], len(shuffled))
-    return _truth(space, raw, np.full(len(raw), -1), groups, vectors, others)
+    groups = [vectors[shuffled], between(vectors[shuffled], vectors[shuffled[::-1]]), *_asked(recent)]
+    return _truth(space, groups, np.full(sum(map(len, groups)), -1), vectors, others)
 
 
-def _between(a: Floats, b: Floats) -> Floats:
+def _asked(recent: Floats | None) -> list[Floats]:
+    """The group of recent queries, if they are enough for one."""
+    if recent is None or len(recent) < MIN_RECENT:
+        return []
+    return [recent[np.random.default_rng(_SEED).permutation(len(recent))[:SAMPLE]]]
+
+
+def between(a: Floats, b: Floats) -> Floats:
     """Points halfway between each two vectors; the first where they cancel out."""
     middle: Floats = np.multiply(a + b, np.float32(0.5))
     lost = np.einsum("ij,ij->i", middle, middle, dtype=np.float64) < 1e-28
@@ -85,14 +106,9 @@ def _between(a: Floats, b: Floats) -> Floats:
     return middle
 
 
-def _truth(
-    space: str,
-    raw: Floats,
-    selves: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-    vectors: Floats,
-    live: Rows,
-) -> Truth:
+def _truth(space: str, queries: list[Floats], selves: npt.NDArray[np.int64], vectors: Floats, live: Rows) -> Truth:
+    raw = np.ascontiguousarray(np.concatenate(queries))
+    groups = np.repeat(np.arange(len(queries)), [len(part) for part in queries])
     distances, rows = _nearest(space, raw, vectors, live, min(101, len(live)))
     distances[rows == selves[:, None]] = np.inf
     distances.sort(axis=1)
@@ -128,56 +144,138 @@ def _nearest(space: str, raw: Floats, vectors: Floats, live: Rows, depth: int) -
     return np.take_along_axis(best, order, axis=1), np.take_along_axis(best_rows, order, axis=1)
 
 
-def calibrate(segment: Segment, truth: Truth, space: str, vectors: Floats, bits: npt.NDArray[np.uint8] | None) -> bool:
-    """Set the segment's `ef_at_10`, `ef_at_100` and `recall`. False: it cannot reach the goal and is refused."""
-    reached: dict[int, int] = {}
-    longest = min(_LADDER[-1], max(64, segment.row_count // 4))
-    for ef in (*(step for step in _LADDER if step < longest), longest):
-        wanted = [k for k in (10, 100) if k not in reached and ef >= k]
-        if not wanted:
-            continue
-        distances = _found(segment, truth, space, vectors, bits, ef)
-        for k in wanted:
-            recall = _recall(distances, truth.distances, k)
-            worst = min(_lower_bound(recall[truth.groups == group]) for group in np.unique(truth.groups))
-            if worst >= GOAL and np.quantile(recall, 0.1) >= WORST_DECILE_GOAL:
-                reached[k] = ef
-                if k == 10:
-                    segment.recall = float(recall.mean())
-        if len(reached) == 2:
-            break
-    if 10 not in reached:
+def calibrate(
+    segment: Segment, truth: Truth, space: str, vectors: Floats, norms: Doubles, bits: npt.NDArray[np.uint8] | None
+) -> bool:
+    """Give the segment its curves. False: it cannot reach the goal and is refused."""
+    found = _Found(segment, truth, space, vectors, norms, bits)
+    longest = min(LONGEST, max(64, segment.row_count // 4))
+    if segment.nested_lists:
+        for length in (min(_FIRST_LOOK, longest), longest):
+            if not all(found.reaches(k, HIGHEST) for k in KS):
+                found.measure_up_to(length)
+    else:
+        for length in sorted({*_lengths(KS[0], longest, _STEP), *KS}):
+            found.measure(length)
+            if all(found.reaches(k, HIGHEST) for k in KS):
+                break
+        for k in KS:
+            found.narrow(k)
+    at_10, at_100 = found.curve(10), found.curve(100)
+    ef_at_10 = shortest(at_10, GOAL)
+    if ef_at_10 is None:
         return False
-    segment.ef_at_10 = reached[10]
     # A list that cannot reach 100 within the ladder grows with k from what 10 needed, exact search being near.
-    segment.ef_at_100 = reached.get(100, max(longest, 10 * reached[10]))
+    ef_at_100 = shortest(at_100, GOAL) or max(longest, 10 * ef_at_10)
+    segment.set_curves(at_10, at_100, ef_at_10, ef_at_100, found.mean(10, ef_at_10))
     return True
 
 
-def _found(
-    segment: Segment, truth: Truth, space: str, vectors: Floats, bits: npt.NDArray[np.uint8] | None, ef: int
-) -> Doubles:
-    """Distances of the segment's candidates for each query, nearest first, missing ones infinite."""
-    itself = 1 if (truth.selves >= 0).any() else 0  # found first, and not counted
-    rows = segment.search(truth.prepared, ef + itself, bits)
-    distances = np.full(rows.shape, np.inf)
-    for at, query in enumerate(truth.raw):
-        there = (rows[at] >= 0) & (rows[at] != truth.selves[at])
-        distances[at, there] = final_order(space, query, vectors[rows[at][there]])
-    distances.sort(axis=1)
-    return distances
+def _lengths(first: int, last: int, step: float) -> list[int]:
+    """Lengths from `first` to `last`, each about `step` times the one before."""
+    lengths = [first]
+    while lengths[-1] < last:
+        lengths.append(min(last, max(lengths[-1] + 1, round(lengths[-1] * step))))
+    return lengths
+
+
+class _Found:
+    """The points of both curves, as far as they are measured."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        truth: Truth,
+        space: str,
+        vectors: Floats,
+        norms: Doubles,
+        bits: npt.NDArray[np.uint8] | None,
+    ) -> None:
+        self._segment = segment
+        self._truth = truth
+        self._space = space
+        self._vectors = vectors
+        self._norms = norms
+        self._bits = bits
+        self._depth = int(np.isfinite(truth.distances).sum(axis=1).min())
+        """Neighbours that every query has."""
+        self._points: dict[int, dict[int, tuple[float, float, float]]] = {k: {} for k in KS}
+        """By k and length: lower bound of the recall, worst decile, mean."""
+
+    def curve(self, k: int) -> Curve:
+        """The points up to the first that reaches everything."""
+        points = []
+        for ef, (lower, worst, _) in sorted(self._points[k].items()):
+            points.append((ef, max(0, math.floor(lower * 1e5)) / 1e5, math.floor(worst * 1e5) / 1e5))
+            if lower >= HIGHEST and worst >= decile_goal(HIGHEST):
+                break
+        return tuple(points)
+
+    def reaches(self, k: int, target: float) -> bool:
+        return shortest(self.curve(k), target) is not None
+
+    def mean(self, k: int, ef: int) -> float:
+        """Mean recall of the shortest measured list of that length or more."""
+        points = self._points[k]
+        return points[min((length for length in points if length >= ef), default=max(points))][2]
+
+    def measure(self, length: int) -> None:
+        """Add the points of one length."""
+        hits = self._hits(length)
+        for k in KS:
+            if length >= k:
+                self._add(k, length, hits[k].sum(axis=1))
+
+    def measure_up_to(self, longest: int) -> None:
+        """Add the points of all lengths up to this one, of which shorter lists are the beginning."""
+        hits = self._hits(longest)
+        itself = (self._truth.selves >= 0).astype(np.int64)
+        for k in KS:
+            sums = np.cumsum(hits[k], axis=1, dtype=np.int32)
+            for length in _lengths(k, longest, _NESTED_STEP) if longest >= k else ():
+                # A query that is a copy of a row finds that first, and it is not counted.
+                last = np.minimum(length + itself, sums.shape[1]) - 1
+                self._add(k, length, np.take_along_axis(sums, last[:, None], axis=1)[:, 0])
+
+    def narrow(self, k: int) -> None:
+        """Look closer at where the goal is reached."""
+        for _ in range(2):
+            lengths = sorted(self._points[k])
+            end = shortest(self.curve(k), GOAL)
+            below = [length for length in lengths if end is not None and length < end]
+            if end is None or not below or (middle := round(math.sqrt(below[-1] * end))) in (below[-1], end):
+                return
+            self.measure(middle)
+
+    def _add(self, k: int, length: int, hits: npt.NDArray[np.integer]) -> None:
+        among = min(k, self._depth)
+        recall = np.minimum(hits, among) / among if among else np.ones(len(hits))
+        groups = self._truth.groups
+        lower = min(_lower_bound(recall[groups == group]) for group in np.unique(groups))
+        self._points[k][length] = (lower, float(np.quantile(recall, 0.1)), float(recall.mean()))
+
+    def _hits(self, length: int) -> dict[int, npt.NDArray[np.bool_]]:
+        """For each k which candidates, shape (queries, candidates), are as near as the k-th neighbour; equals count by
+        distance, so ties are no misses. float32 keys say which of them are worth a look in float64."""
+        truth, space = self._truth, self._space
+        itself = 1 if (truth.selves >= 0).any() else 0
+        rows = self._segment.search(truth.prepared, length + itself, self._bits)
+        keys = keys_by_rows(space, truth.prepared, self._vectors, self._norms, rows)
+        keys[rows == truth.selves[:, None]] = np.inf
+        limits = {k: truth.distances[:, max(0, min(k, self._depth) - 1)] for k in KS}
+        hits = {k: np.zeros(rows.shape, np.bool_) for k in KS}
+        longest = float(self._norms.max(initial=0.0)) if space == "ip" else 1.0
+        for at, query in enumerate(truth.raw):
+            furthest = max(limits[k][at] for k in KS) - (1.0 if space == "cosine" else 0.0)
+            slack = 1e-5 * abs(furthest) + 4.0 * rounding_slack(space, truth.prepared[at], longest)
+            places = np.flatnonzero(keys[at] <= furthest + slack)
+            values = final_order(space, query, self._vectors[rows[at][places]])
+            for k in KS:
+                limit = limits[k][at]
+                hits[k][at, places] = values <= limit + abs(limit) * 1e-12
+        return hits
 
 
 def _lower_bound(recall: Doubles) -> float:
     """What the mean recall is at least, with confidence."""
     return float(recall.mean() - _CONFIDENCE * recall.std() / np.sqrt(len(recall)))
-
-
-def _recall(found: Doubles, truth: Doubles, k: int) -> Doubles:
-    """Share of the k nearest that was found, per query; equals count by distance, so ties are no misses."""
-    k = min(k, int(np.isfinite(truth).sum(axis=1).min()))
-    if k == 0:
-        return np.ones(len(truth))
-    limit = truth[:, k - 1 : k]
-    hits = (found[:, :k] <= limit + np.abs(limit) * 1e-12).sum(axis=1)
-    return np.asarray(hits / k, np.float64)

@@ -95,7 +95,7 @@ def rounding_slack(space: str, query: Floats, longest: float) -> float:
     if space == "l2":
         return 0.0
     length = 1.0 if space == "cosine" else float(np.linalg.norm(query.astype(np.float64)))
-    return 1e-7 * (8.0 + float(np.sqrt(len(query)))) * length * longest
+    return 1e-7 * (8.0 + math.sqrt(len(query))) * length * longest
 
 
 def final_order(space: str, query: Floats, vectors: Floats) -> Doubles:

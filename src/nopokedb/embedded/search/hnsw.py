@@ -16,6 +16,7 @@ from nopokedb.embedded.search.exact import Floats
 from nopokedb.embedded.search.options import BuildOptions, Stopped
 
 NEEDS_HOLDOUT = True
+NESTED_LISTS = False
 _CHUNK_ROWS = 4_096
 """Rows between two looks at whether to stop: about a second."""
 

@@ -17,6 +17,7 @@ from nopokedb.embedded.search.exact import Floats
 from nopokedb.embedded.search.options import BuildOptions
 
 NEEDS_HOLDOUT = False
+NESTED_LISTS = True
 MIN_DIM = 4
 MAX_DIM = 4_096
 _TRAINING_ROWS = 8_192

@@ -1,8 +1,9 @@
 """An immutable index over the rows [start, stop): what all kinds share, how one is built, stored and loaded.
 
-Kinds are modules with three names, listed in `_KINDS`; a further kind is a further line there.
+Kinds are modules with four names, listed in `_KINDS`; a further kind is a further line there.
 
     NEEDS_HOLDOUT                          whether queries from its own rows flatter it (graphs)
+    NESTED_LISTS                           whether a shorter list is the beginning of a longer one (scans)
     build(vectors, options) -> index       vectors are prepared: centred, of unit length under cosine
     parameters(ef, selector) -> object     search parameters
 
@@ -22,16 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nopokedb.embedded.search import hnsw, scan
+from nopokedb.embedded.search.curve import GOAL, HIGHEST, Curve, length_for, shortest
 from nopokedb.embedded.search.exact import Floats, Rows, prepare_queries
 from nopokedb.embedded.search.options import BuildOptions
 
 _HEAD = struct.Struct("<8sIIII")
 _MAGIC = b"NPKSEG01"
 _pointer = faiss.swig_ptr
+_KEPT_TARGETS = 64
 
 
 class _Kind(Protocol):
     NEEDS_HOLDOUT: bool
+    NESTED_LISTS: bool
 
     def build(self, vectors: Floats, options: BuildOptions) -> Any: ...
     def parameters(self, ef: int, selector: Any) -> Any: ...
@@ -57,9 +61,11 @@ class Segment:
         self.scan: Segment | None = None
         """A scan of the same rows that a graph keeps for filters, which it serves badly."""
         self.size_bytes = 0
-        self.ef_at_10 = 0
-        self.ef_at_100 = 0
         self.recall = 0.0
+        """Mean recall@10 of the list that reaches the goal, when it was sealed."""
+        self.curves: dict[int, Curve] = {}
+        self._lengths: dict[float, tuple[int | None, int | None]] = {GOAL: (None, None)}
+        """For 10 and for 100 results, by target recall."""
 
     @property
     def row_count(self) -> int:
@@ -69,13 +75,46 @@ class Segment:
         """Whether this graph keeps the other index beside itself: a scan of the same rows."""
         return self.kind != "scan" and other.kind == "scan" and (self.start, self.stop) == (other.start, other.stop)
 
-    def ef_for(self, k: int) -> int:
-        """Candidates that reach the recall goal for k results, from the two measured points."""
-        if k <= 10:
-            return self.ef_at_10
-        if k >= 100:
-            return -(-self.ef_at_100 * k // 100)
-        return self.ef_at_10 + (self.ef_at_100 - self.ef_at_10) * (k - 10) // 90
+    def set_curves(self, at_10: Curve, at_100: Curve, ef_at_10: int, ef_at_100: int, recall: float) -> None:
+        """What calibration found. The two lengths are those for GOAL; an index from before there were curves has
+        nothing else."""
+        self.curves = {10: at_10, 100: at_100}
+        self._lengths = {GOAL: (ef_at_10, ef_at_100)}
+        self.recall = recall
+
+    @property
+    def ef_at_10(self) -> int:
+        """Candidates that reach GOAL at 10 results."""
+        return self._lengths[GOAL][0] or 0
+
+    @property
+    def ef_at_100(self) -> int:
+        return self._lengths[GOAL][1] or 0
+
+    def ef_for(self, k: int, target: float = GOAL) -> int | None:
+        """Candidates that reach the recall for k results by the curves; None: no list was seen to reach it."""
+        lengths = self._lengths.get(target)
+        if lengths is None:
+            lengths = self._lengths_for(target)
+            if len(self._lengths) < _KEPT_TARGETS:
+                self._lengths[target] = lengths
+        return length_for(k, *lengths)
+
+    def _lengths_for(self, target: float) -> tuple[int | None, int | None]:
+        if not self.curves.get(10):
+            return self._lengths[GOAL] if target <= GOAL else (None, None)
+        at_10, at_100 = (shortest(self.curves[k], target) for k in (10, 100))
+        if at_10 is not None and at_100 is None and target <= HIGHEST:
+            # A list that cannot reach 100 within what was measured grows with k from what 10 needed, exact search
+            # being near.
+            last = self.curves[100][-1][0] if self.curves[100] else 0
+            at_100 = max(last, 10 * at_10)
+        return at_10, at_100
+
+    @property
+    def nested_lists(self) -> bool:
+        """Whether a shorter list is the beginning of a longer one."""
+        return _KINDS[self.kind].NESTED_LISTS
 
     def search(self, queries: Floats, ef: int, bits: Any = None) -> Rows:
         """Rows of shape (n, ef), best first by the index' own estimate, -1 where it found fewer.
@@ -100,6 +139,14 @@ class Segment:
         if self.start:
             np.add(rows, self.start, out=rows, where=rows >= 0)
         return rows
+
+    def bytes_for(self, ef: int) -> int:
+        """Estimate of what a search reads of the index: every code of a scan; of a graph for each place of the list the
+        node, its links and the vectors of about half of its neighbours, as the others were seen before."""
+        if self.kind == "scan":
+            return self.row_count * int(self._index.code_size)
+        links = int(self._index.hnsw.nb_neighbors(0))
+        return ef * links * (4 + 2 * int(self._index.d))
 
     def _by_position(self, bits: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The bitmap of rows as one of index positions; the last one is kept, as queries repeat it."""

@@ -51,6 +51,9 @@ class SegmentFile:
     ef_at_100: int
     recall: float
     """Recall@10 measured when it was sealed."""
+    curve_at_10: tuple[tuple[int, float, float], ...] = ()
+    """Length of the candidate list, the recall@10 that it reached at least, and that of the worst decile of queries."""
+    curve_at_100: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,16 @@ def parse_manifest(folder: Path, data: bytes) -> Manifest:
         settings = fields["settings"]
         settings["embed_fingerprint"] = tuple(settings.get("embed_fingerprint", ()))
         fields["settings"] = Settings(**settings)
-        fields["segments"] = tuple(SegmentFile(**segment) for segment in fields["segments"])
+        fields["segments"] = tuple(_segment_file(segment) for segment in fields["segments"])
         return Manifest(**fields)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise CorruptionError(f"the manifest lacks or has unknown fields: {path} ({error})", file=str(path)) from error
+
+
+def _segment_file(fields: dict[str, Any]) -> SegmentFile:
+    for name in ("curve_at_10", "curve_at_100"):
+        fields[name] = tuple((ef, recall, decile) for ef, recall, decile in fields.get(name, ()))
+    return SegmentFile(**fields)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -1,0 +1,244 @@
+"""Record a workload, build the images of every point, have them checked, judge what was found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crash.images import MODELS, Disk, Image
+from crash.pool import Answer, Pool, scratch
+from crash.recording import record
+from crash.records import State, digest
+from crash.scenarios import SCENARIOS
+from crash.trace import Op
+
+RECALL_SLACK = 0.005
+_ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What an image has to hold: one of these states, and as good an index."""
+
+    states: tuple[str, ...]
+    acknowledged: int
+    recall: float = 0.0
+
+    def objection(self, answer: Answer) -> str | None:
+        """Why this answer breaks a promise."""
+        if answer["problem"] is not None:
+            return str(answer["problem"])
+        if answer["state"] not in self.states:
+            return (
+                f"the state is none of those allowed after {self.acknowledged} acknowledged batches: "
+                f"{answer['state']} with {answer['count']} records"
+            )
+        if answer["recall"] is not None and answer["recall"] < self.recall - RECALL_SLACK:
+            return f"recall@10 is {answer['recall']}, it was {self.recall}"
+        return None
+
+
+@dataclass(slots=True)
+class Promises:
+    """What the workload was told so far."""
+
+    durability: str = "full"
+    state: State = field(default_factory=dict)
+    digests: list[str] = field(default_factory=lambda: [digest({})])
+    acknowledged: int = 0
+    floor: int = 0
+    """Number of batches that have to be there."""
+    created: bool = False
+    recall: float = 1.0
+
+    def hear(self, mark: str) -> bool:
+        """Take a mark in; True where more is promised from here on."""
+        word, _, rest = mark.partition(" ")
+        if word == "begin":
+            changes = json.loads(rest)
+            for key, metadata, vector, text in changes["put"]:
+                self.state[key] = (metadata, vector, text)
+            for key in changes["gone"]:
+                self.state.pop(key, None)
+            self.digests.append(digest(self.state))
+        elif word == "ack":
+            self.acknowledged = len(self.digests) - 1
+            if self.durability == "full":
+                self.floor = self.acknowledged
+        elif word == "opened":
+            self.created = True
+        elif word == "kept":
+            self.floor = self.acknowledged
+        elif word == "recall":
+            self.recall = min(self.recall, float(rest))
+        return word in ("ack", "opened", "kept")
+
+    def demand(self) -> Demand:
+        """What holds now: everything up to the floor, and what was begun whole or absent."""
+        states = (*(() if self.created else (_ABSENT,)), *self.digests[self.floor :])
+        return Demand(states, self.acknowledged, self.recall)
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken promise, and how to see it again."""
+
+    image: str
+    """scenario/model/operation/kind"""
+    operation: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.image} (after {self.operation}): {self.reason}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one scenario under one model came to."""
+
+    name: str
+    model: str
+    points: int = 0
+    built: int = 0
+    distinct: int = 0
+    """Images with a content that no earlier one of this scenario had; each was checked."""
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Enumeration:
+    """The images of one trace. Equal images are checked once, and judged at each point where they appear."""
+
+    name: str
+    seed: int
+    planted: str = ""
+    sample: int = 0
+    """Of so many images one is kept to have its recovery recorded; 0: none."""
+    stop_at_violation: bool = False
+    only: tuple[str, int, str] | None = None
+    """Model, operation and kind of the one image to look at."""
+    share: int = 1
+    """One of so many images is checked, by digest and seed."""
+    workers: int | None = None
+    tallies: list[Tally] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    kept: list[Image] = field(default_factory=list)
+    _open: dict[str, list[tuple[Demand, str, str]]] = field(default_factory=dict)
+    _judged: set[tuple[str, Demand]] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def checked(self) -> int:
+        """Distinct images that were opened."""
+        return len(self.answers)
+
+    def run(self, ops: Sequence[Op], models: Sequence[str] = MODELS, expected: Sequence[str] | None = None) -> None:
+        """Enumerate a trace. `expected`: of a trace of recoveries, the state that each has to come to."""
+        pool = Pool(self._take, self.planted, self.workers)
+        try:
+            for model in models:
+                begun = time.monotonic()
+                tally = Tally(self.name, model)
+                self.tallies.append(tally)
+                self._follow(ops, model, expected, pool, tally)
+                tally.seconds = time.monotonic() - begun
+        finally:
+            begun = time.monotonic()
+            pool.close()
+            self.tallies[-1].seconds += time.monotonic() - begun
+        assert self.violations or not self._open, "images without an answer"
+
+    def _follow(self, ops: Sequence[Op], model: str, expected: Sequence[str] | None, pool: Pool, tally: Tally) -> None:
+        disk = Disk(model)
+        scenario = SCENARIOS.get(self.name)
+        promises = Promises(scenario.durability if scenario else "full")
+        root = "db" if expected is None else ""
+        demand = promises.demand()
+        for number, op in enumerate(ops):
+            disk.tell(number, op)
+            if op.kind == "mark":
+                mark = op.data.decode()
+                more = promises.hear(mark)
+                if expected is None:
+                    demand = promises.demand()
+                elif mark.startswith("start "):
+                    disk.settle_all()
+                    root, at = f"r{mark[6:]}", int(mark[6:])
+                    demand = Demand((expected[at],), 0)
+                elif mark.startswith("done "):
+                    root = ""
+                if not more:
+                    continue
+            elif root:
+                tally.points += 1
+            if not root:
+                continue
+            for image in disk.images(number, root, self.seed):
+                if self.only and self.only != (model, number, image.kind):
+                    continue
+                tally.built += 1
+                self._meet(image, demand, f"{self.name}/{model}/{number}/{image.kind}", str(op), pool, tally)
+            if self.stop_at_violation and self.violations:
+                return
+
+    def _meet(self, image: Image, demand: Demand, name: str, op: str, pool: Pool, tally: Tally) -> None:
+        if self.share > 1 and int(image.digest, 16) % self.share != self.seed % self.share:
+            return
+        with self._lock:
+            if (image.digest, demand) in self._judged:
+                return
+            self._judged.add((image.digest, demand))
+            answer = self.answers.get(image.digest)
+            new = answer is None and image.digest not in self._open
+            if answer is None:
+                self._open.setdefault(image.digest, []).append((demand, name, op))
+            else:
+                self._judge(answer, demand, name, op)
+        if new:
+            tally.distinct += 1
+            if self.sample and int(image.digest, 16) // 7 % self.sample == self.seed % self.sample:
+                self.kept.append(image)
+            pool.submit(image)
+
+    def _take(self, image: str, answer: Answer) -> None:
+        with self._lock:
+            self.answers[image] = answer
+            for demand, name, op in self._open.pop(image):
+                self._judge(answer, demand, name, op)
+
+    def _judge(self, answer: Answer, demand: Demand, name: str, op: str) -> None:
+        if (reason := demand.objection(answer)) is not None:
+            self.violations.append(Violation(name, op, reason))
+
+    # --- recoveries ------------------------------------------------------------------------------------------
+
+    def recoveries(self, limit: int) -> Enumeration | None:
+        """Record the recovery of the kept images and enumerate its crash points too."""
+        images = [i for i in self.kept if not self.answers[i.digest]["problem"]]
+        images = [i for i in images if self.answers[i.digest]["state"] != _ABSENT][:limit]
+        if not images:
+            return None
+        place = scratch()
+        try:
+            folders = [place / str(number) for number in range(len(images))]
+            for image, folder in zip(images, folders, strict=True):
+                image.write(folder)
+            ops = record("recover", self.seed, self.planted, folders)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        inner = Enumeration(f"{self.name}+recovery", self.seed, self.planted, share=self.share, workers=self.workers)
+        inner.run(ops, expected=[self.answers[image.digest]["state"] for image in images])
+        return inner
+
+
+def enumerate_scenario(name: str, seed: int, planted: str = "", trace_file: Path | None = None, **options: int) -> Enumeration:
+    """Record a scenario and enumerate it under both models."""
+    made = Enumeration(name, seed, planted, **options)  # type: ignore[arg-type]
+    made.run(record(name, seed, planted, keep=trace_file))
+    return made

@@ -1,0 +1,195 @@
+"""The process under test: runs one scenario on the recording file system and says what it does.
+
+Marks: `begin {changes}` before a batch and `ack` after its call returned; `opened` once an opening returned; `kept` once a
+`save` or `close` returned; `recall N` for what the indexes found when they were made; `start N`, `done N` around the N-th
+recovery.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from crash import plants
+from crash.records import DIM, Versions, id_of, metadata_of, text_of, vector_of
+
+from nopokedb import NoPokeDB
+from nopokedb.embedded import read_path, upkeep
+from nopokedb.embedded.storage import columns, oplog
+
+_DEADLINE_S = 60.0
+
+
+class Workload:
+    """A database whose every batch is announced before and acknowledged after."""
+
+    def __init__(self, mount: Path, durability: str) -> None:
+        self.folder = mount / "db"
+        self.durability = durability
+        self._marks = os.open(mount / "marks", os.O_WRONLY | os.O_CREAT)
+        self._at = 0
+        self.live: dict[int, Versions] = {}
+        self._next = 0
+        self.db: NoPokeDB
+
+    def say(self, text: str) -> None:
+        """One mark, in the order of the file operations."""
+        os.pwrite(self._marks, text.encode(), self._at)
+        self._at += len(text)
+
+    def open(self, **arguments: Any) -> None:
+        """Create or reopen the collection."""
+        self.db = NoPokeDB(dim=DIM, path=self.folder, durability=self.durability, **arguments)
+        self.say("opened")
+
+    def close(self) -> None:
+        self.db.close()
+        self.say("kept")
+
+    def save(self) -> None:
+        self.db.save()
+        self.say("kept")
+
+    def begin(self, puts: dict[int, Versions], gone: Sequence[int] = ()) -> None:
+        """Announce a batch."""
+        self.say("begin " + json.dumps({"put": [[key, *v] for key, v in puts.items()], "gone": list(gone)}))
+        self.live.update(puts)
+        for key in gone:
+            self.live.pop(key, None)
+
+    def ack(self) -> None:
+        self.say("ack")
+
+    def new_keys(self, count: int) -> list[int]:
+        """Keys that were never used."""
+        self._next += count
+        return list(range(self._next - count, self._next))
+
+    def add(self, count: int = 1) -> list[int]:
+        """One batch of new records."""
+        keys = self.new_keys(count)
+        self.begin(dict.fromkeys(keys, (0, 0, 0)))
+        if count == 1:
+            key = keys[0]
+            self.db.add(vector_of(key, 0), metadata_of(key, (0, 0, 0)), id=id_of(key), text=text_of(key, 0))
+        else:
+            self.db.add_many(
+                np.array([vector_of(key, 0) for key in keys]),
+                [metadata_of(key, (0, 0, 0)) for key in keys],
+                ids=[id_of(key) for key in keys],
+                texts=[text_of(key, 0) for key in keys],
+            )
+        self.ack()
+        return keys
+
+    def upsert(self, keys: Sequence[int]) -> None:
+        """One batch that replaces every part of these records; new keys are added."""
+        news = {key: tuple(v + 1 for v in self.live.get(key, (-1, -1, -1))) for key in keys}
+        puts: dict[int, Versions] = {key: (v[0], v[1], v[2]) for key, v in news.items()}
+        self.begin(puts)
+        self.db.upsert_many(
+            [id_of(key) for key in keys],
+            np.array([vector_of(key, puts[key][1]) for key in keys]),
+            [metadata_of(key, puts[key]) for key in keys],
+            texts=[text_of(key, puts[key][2]) for key in keys],
+        )
+        self.ack()
+
+    def update_metadata(self, keys: Sequence[int]) -> None:
+        """One batch that leaves vectors and texts as they are."""
+        puts = {key: (self.live[key][0] + 1, *self.live[key][1:]) for key in keys}
+        self.begin(puts)
+        self.db.upsert_many([id_of(key) for key in keys], metadatas=[metadata_of(key, puts[key]) for key in keys])
+        self.ack()
+
+    def delete(self, keys: Sequence[int]) -> None:
+        """One batch of deletions."""
+        self.begin({}, keys)
+        self.db.delete_many([id_of(key) for key in keys])
+        self.ack()
+
+    def mixed_batch(self, new: int, replaced: Sequence[int], gone: Sequence[int]) -> None:
+        """A `with db.batch()` of all kinds of writes."""
+        puts: dict[int, Versions] = dict.fromkeys(self.new_keys(new), (0, 0, 0))
+        for key in replaced:
+            old = self.live[key]
+            puts[key] = (old[0] + 1, old[1] + 1, old[2] + 1)
+        self.begin(puts, gone)
+        with self.db.batch() as batch:
+            for key in gone:
+                batch.delete(id_of(key))
+            for key, versions in puts.items():
+                text = text_of(key, versions[2])
+                batch.upsert(id_of(key), vector_of(key, versions[1]), metadata_of(key, versions), text=text)
+        self.ack()
+
+    def wait_until_sealed(self) -> None:
+        """Return when the upkeep has nothing left to do, and say what its indexes find."""
+        deadline = time.monotonic() + _DEADLINE_S
+        while self.db.stats().sealing:
+            assert time.monotonic() < deadline, "the upkeep did not finish"
+            os.sched_yield()
+        assert self.db.stats().segments, f"no index was built: {self.db.stats().notes}"
+        self.say(f"recall {recall_of(self.db, self.live)}")
+
+
+def recall_of(db: NoPokeDB, state: dict[int, Versions]) -> float:
+    """Recall@10 of 20 fixed queries against brute force over `state`, with indexes in use wherever there are any."""
+    read_path._EXACT_ROWS = 0
+    queries = np.random.default_rng(77).standard_normal((20, DIM)).astype(np.float32)
+    keys = list(state)
+    rows = np.array([vector_of(key, state[key][1]) for key in keys], np.float64)
+    rows /= np.linalg.norm(rows, axis=1)[:, None]
+    nearest = np.argsort(-(queries @ rows.T), axis=1)[:, :10]
+    found = 0
+    for best, hits in zip(nearest, db.query_many(queries, k=10, include=()), strict=True):
+        found += len({id_of(keys[at]) for at in best} & {hit.id for hit in hits})
+    return found / nearest.size
+
+
+def make_small(seed: int) -> None:
+    """Small extents, so that files grow often and images stay small; fixed random numbers, so that traces repeat."""
+    oplog._AHEAD_BYTES = 8192
+    columns._MIN_EXTENT = 4096
+    upkeep.PAUSE_S = 0.0
+    secrets.randbits = random.Random(seed).getrandbits
+
+
+def recover(mount: Path, folders: Sequence[str], work: Workload) -> None:
+    """Open and close a copy of each folder, recorded from the first operation of the opening on."""
+    for number, folder in enumerate(folders):
+        place = mount / f"r{number}"
+        shutil.copytree(folder, place)
+        work.say(f"start {number}")
+        NoPokeDB(dim=DIM, path=place).close()
+        work.say(f"done {number}")
+
+
+def main() -> None:
+    """Arguments: mount point, name of a scenario or `recover`, seed, names of planted bugs (commas), folders."""
+    from crash.scenarios import SCENARIOS
+
+    mount, name, seed, planted, *folders = sys.argv[1:]
+    make_small(int(seed))
+    with ExitStack() as stack:
+        for plant in filter(None, planted.split(",")):
+            stack.enter_context(plants.planted(plant))
+        if name == "recover":
+            recover(Path(mount), folders, Workload(Path(mount), "full"))
+        else:
+            scenario = SCENARIOS[name]
+            scenario.run(Workload(Path(mount), scenario.durability))
+
+
+if __name__ == "__main__":
+    main()

@@ -122,6 +122,8 @@ class Enumeration:
     stop_at_violation: bool = False
     only: tuple[str, int, str] | None = None
     """Model, operation and kind of the one image to look at."""
+    skip: int = 0
+    """Marks of the workload before the first point."""
     share: int = 1
     """One of so many images is checked, by digest and seed."""
     workers: int | None = None
@@ -159,11 +161,12 @@ class Enumeration:
         scenario = SCENARIOS.get(self.name)
         promises = Promises(scenario.durability if scenario else "full")
         root = "db" if expected is None else ""
-        demand = promises.demand()
+        demand, heard = promises.demand(), 0
         for number, op in enumerate(ops):
             disk.tell(number, op)
             if op.kind == "mark":
                 mark = op.data.decode()
+                heard += 1
                 more = promises.hear(mark)
                 if expected is None:
                     demand = promises.demand()
@@ -175,17 +178,16 @@ class Enumeration:
                     root = ""
                 if not more:
                     continue
-            elif root:
-                tally.points += 1
-            if not root:
+            if not root or heard < self.skip:
                 continue
+            tally.points += op.kind != "mark"
             for image in disk.images(number, root, self.seed):
                 if self.only and self.only != (model, number, image.kind):
                     continue
                 tally.built += 1
                 self._meet(image, demand, f"{self.name}/{model}/{number}/{image.kind}", str(op), pool, tally)
-            if self.stop_at_violation and self.violations:
-                return
+                if self.stop_at_violation and self.violations:
+                    return
 
     def _meet(self, image: Image, demand: Demand, name: str, op: str, pool: Pool, tally: Tally) -> None:
         if self.share > 1 and int(image.digest, 16) % self.share != self.seed % self.share:
@@ -219,7 +221,7 @@ class Enumeration:
     # --- recoveries ------------------------------------------------------------------------------------------
 
     def recoveries(self, limit: int) -> Enumeration | None:
-        """Record the recovery of the kept images and enumerate its crash points too."""
+        """Record the recovery of up to `limit` of the kept images and enumerate its crash points too."""
         images = [i for i in self.kept if not self.answers[i.digest]["problem"]]
         images = [i for i in images if self.answers[i.digest]["state"] != _ABSENT][:limit]
         if not images:
@@ -232,7 +234,13 @@ class Enumeration:
             ops = record("recover", self.seed, self.planted, folders)
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        inner = Enumeration(f"{self.name}+recovery", self.seed, self.planted, share=self.share, workers=self.workers)
+        inner = Enumeration(
+            f"{self.name}+recovery",
+            self.seed,
+            self.planted,
+            stop_at_violation=self.stop_at_violation,
+            workers=self.workers,
+        )
         inner.run(ops, expected=[self.answers[image.digest]["state"] for image in images])
         return inner
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import apsw
 from crash.workload import Workload
 
 from nopokedb.embedded import upkeep
@@ -151,6 +152,13 @@ def one_batch(work: Workload) -> None:
 
 
 @scenario(planted_only=True)
+def two_batches(work: Workload) -> None:
+    work.open()
+    work.add(3)
+    work.add(3)
+
+
+@scenario(planted_only=True)
 def one_checkpoint(work: Workload) -> None:
     work.open()
     work.add(3)
@@ -171,14 +179,22 @@ def one_reopening(work: Workload) -> None:
 
 @scenario(planted_only=True)
 def blocked_checkpoint(work: Workload) -> None:
-    """A checkpoint while another connection holds an older state of the metadata."""
-    import apsw
-
+    """A checkpoint while another connection reads the database file as the last checkpoint left it: SQLite then copies
+    nothing, and syncs nothing."""
     work.open()
     work.add(3)
+    work.save()
     holder = apsw.Connection(str(work.folder / "metadata-1.db"))
     holder.execute("BEGIN")
     holder.execute("SELECT count(*) FROM records").fetchall()
     work.add(2)
     work.save()
     work.add()
+
+
+@scenario("os", planted_only=True)
+def one_unsynced_rotation(work: Workload) -> None:
+    work.open()
+    work.add(3)
+    work.add()
+    work.save()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crash import trace
 from crash.images import MODELS, Disk, Image
 from crash.pool import Answer, Pool, scratch
 from crash.recording import record
@@ -18,7 +20,11 @@ from crash.scenarios import SCENARIOS
 from crash.trace import Op
 
 RECALL_SLACK = 0.005
+RECOVERY = "+recovery"
+"""Ends the name of an enumeration of recoveries."""
 _ABSENT = "absent"
+_ALWAYS = ("all", "synced")
+"""Kinds of images that are checked whatever the share: what a killed process leaves, and the least a disk holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,8 @@ class Promises:
     created: bool = False
     recall: float = 1.0
 
-    def hear(self, mark: str) -> bool:
+    def hear(self, word: str, rest: str) -> bool:
         """Take a mark in; True where more is promised from here on."""
-        word, _, rest = mark.partition(" ")
         if word == "begin":
             changes = json.loads(rest)
             for key, metadata, vector, text in changes["put"]:
@@ -125,12 +130,14 @@ class Enumeration:
     skip: int = 0
     """Marks of the workload before the first point."""
     share: int = 1
-    """One of so many images is checked, by digest and seed."""
+    """One of so many images is checked, by digest and seed, and all that stand for a kill or for what was synced."""
     workers: int | None = None
     tallies: list[Tally] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)
     kept: list[Image] = field(default_factory=list)
+    trace: Path | None = None
+    """Where the operations are kept if a promise was broken."""
     _open: dict[str, list[tuple[Demand, str, str]]] = field(default_factory=dict)
     _judged: set[tuple[str, Demand]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -140,42 +147,47 @@ class Enumeration:
         """Distinct images that were opened."""
         return len(self.answers)
 
-    def run(self, ops: Sequence[Op], models: Sequence[str] = MODELS, expected: Sequence[str] | None = None) -> None:
-        """Enumerate a trace. `expected`: of a trace of recoveries, the state that each has to come to."""
+    def run(self, ops: Sequence[Op], models: Sequence[str] = MODELS) -> None:
+        """Enumerate a trace; one with violations is kept in a file."""
         pool = Pool(self._take, self.planted, self.workers)
         try:
             for model in models:
                 begun = time.monotonic()
                 tally = Tally(self.name, model)
                 self.tallies.append(tally)
-                self._follow(ops, model, expected, pool, tally)
+                self._follow(ops, model, pool, tally)
                 tally.seconds = time.monotonic() - begun
         finally:
             begun = time.monotonic()
             pool.close()
             self.tallies[-1].seconds += time.monotonic() - begun
-        assert self.violations or not self._open, "images without an answer"
+        assert self.stop_at_violation or not self._open, "images without an answer"
+        if self.violations and not self.planted:
+            self.trace = Path(tempfile.gettempdir(), f"nopokedb-{self.name}-{self.seed}.trace")
+            trace.write(self.trace, ops)
 
-    def _follow(self, ops: Sequence[Op], model: str, expected: Sequence[str] | None, pool: Pool, tally: Tally) -> None:
+    def _follow(self, ops: Sequence[Op], model: str, pool: Pool, tally: Tally) -> None:
         disk = Disk(model)
         scenario = SCENARIOS.get(self.name)
         promises = Promises(scenario.durability if scenario else "full")
-        root = "db" if expected is None else ""
+        root = "" if self.name.endswith(RECOVERY) else "db"
+        expected: dict[str, str] = {}
         demand, heard = promises.demand(), 0
         for number, op in enumerate(ops):
             disk.tell(number, op)
             if op.kind == "mark":
-                mark = op.data.decode()
                 heard += 1
-                more = promises.hear(mark)
-                if expected is None:
-                    demand = promises.demand()
-                elif mark.startswith("start "):
+                word, _, rest = op.data.decode().partition(" ")
+                more = promises.hear(word, rest)
+                if word == "expect":
+                    expected.update([rest.split(" ")])
+                elif word == "start":
                     disk.settle_all()
-                    root, at = f"r{mark[6:]}", int(mark[6:])
-                    demand = Demand((expected[at],), 0)
-                elif mark.startswith("done "):
+                    root, demand = f"r{rest}", Demand((expected[rest],), 0)
+                elif word == "done":
                     root = ""
+                else:
+                    demand = promises.demand()
                 if not more:
                     continue
             if not root or heard < self.skip:
@@ -190,7 +202,8 @@ class Enumeration:
                     return
 
     def _meet(self, image: Image, demand: Demand, name: str, op: str, pool: Pool, tally: Tally) -> None:
-        if self.share > 1 and int(image.digest, 16) % self.share != self.seed % self.share:
+        chosen = self.share == 1 or image.kind in _ALWAYS or int(image.digest, 16) % self.share == self.seed % self.share
+        if not chosen:
             return
         with self._lock:
             if (image.digest, demand) in self._judged:
@@ -234,19 +247,14 @@ class Enumeration:
             ops = record("recover", self.seed, self.planted, folders)
         finally:
             shutil.rmtree(place, ignore_errors=True)
+        states = [self.answers[image.digest]["state"] for image in images]
+        ops = [*(Op("mark", data=f"expect {at} {state}".encode()) for at, state in enumerate(states)), *ops]
         inner = Enumeration(
-            f"{self.name}+recovery",
+            self.name + RECOVERY,
             self.seed,
             self.planted,
             stop_at_violation=self.stop_at_violation,
             workers=self.workers,
         )
-        inner.run(ops, expected=[self.answers[image.digest]["state"] for image in images])
+        inner.run(ops)
         return inner
-
-
-def enumerate_scenario(name: str, seed: int, planted: str = "", trace_file: Path | None = None, **options: int) -> Enumeration:
-    """Record a scenario and enumerate it under both models."""
-    made = Enumeration(name, seed, planted, **options)  # type: ignore[arg-type]
-    made.run(record(name, seed, planted, keep=trace_file))
-    return made

@@ -40,6 +40,8 @@ class Recorder(mfusepy.Operations):
     def __init__(self, file: Any) -> None:
         self._file = file
         self._inodes = {ROOT: _Inode(ROOT, {})}
+        self._mark = b""
+        """The beginning of a mark: the kernel hands a long write over in parts."""
 
     def init_with_config(self, connection: Any, config: Any) -> None:
         config.hard_remove = 1  # an unlink is an unlink, also of an open file
@@ -124,7 +126,9 @@ class Recorder(mfusepy.Operations):
         inode.data.extend(bytes(max(0, offset - len(inode.data))))
         inode.data[offset : offset + len(data)] = data
         if path == f"/{MARKS}":
-            self._record(Op("mark", data=data))
+            *marks, self._mark = (self._mark + data).split(b"\n")
+            for mark in marks:
+                self._record(Op("mark", data=mark))
         for at, piece in trace.pieces(offset, data):
             self._record(Op("write", fh, offset=at, data=piece))
         return len(data)

@@ -31,12 +31,10 @@ def why_not() -> str | None:
     return None
 
 
-def record(
-    name: str, seed: int, planted: str = "", folders: Sequence[Path] = (), *, keep: Path | None = None
-) -> list[Op]:
-    """The operations of a scenario, or of recovering `folders` if the name is "recover". `keep` gets the trace file."""
+def record(name: str, seed: int, planted: str = "", folders: Sequence[Path] = ()) -> list[Op]:
+    """The operations of a scenario, or of recovering `folders` if the name is "recover"."""
     place = scratch()
-    mount, file = place / "mount", keep or place / "trace"
+    mount, file = place / "mount", place / "trace"
     mount.mkdir()
     command = [sys.executable, "-m", "crash.recorder", str(mount), str(file)]
     recorder = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +55,13 @@ def append(file: BinaryIO, op: Op) -> None:
     fields = {name: value for name, value in asdict(op).items() if value and name != "data"}
     head = json.dumps(fields).encode()
     file.write(_LENGTHS.pack(len(head), len(op.data)) + head + op.data)
+
+
+def write(path: Path, ops: Iterable[Op]) -> None:
+    """A trace file."""
+    with path.open("wb") as file:
+        for op in ops:
+            append(file, op)
 
 
 def read(path: Path) -> list[Op]:

@@ -44,8 +44,7 @@ class Workload:
 
     def say(self, text: str) -> None:
         """One mark, in the order of the file operations."""
-        os.pwrite(self._marks, text.encode(), self._at)
-        self._at += len(text)
+        self._at += os.pwrite(self._marks, f"{text}\n".encode(), self._at)
 
     def open(self, **arguments: Any) -> None:
         """Create or reopen the collection."""

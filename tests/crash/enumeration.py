@@ -233,7 +233,7 @@ class Enumeration:
 
     # --- recoveries ------------------------------------------------------------------------------------------
 
-    def recoveries(self, limit: int) -> Enumeration | None:
+    def recoveries(self, limit: int, share: int = 1) -> Enumeration | None:
         """Record the recovery of up to `limit` of the kept images and enumerate its crash points too."""
         images = [i for i in self.kept if not self.answers[i.digest]["problem"]]
         images = [i for i in images if self.answers[i.digest]["state"] != _ABSENT][:limit]
@@ -253,6 +253,7 @@ class Enumeration:
             self.name + RECOVERY,
             self.seed,
             self.planted,
+            share=share,
             stop_at_violation=self.stop_at_violation,
             workers=self.workers,
         )

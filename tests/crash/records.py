@@ -43,10 +43,15 @@ def id_of(key: int) -> int | str:
     return f"key-{key}" if key % 4 == 3 else key
 
 
+@lru_cache(maxsize=100_000)
+def _checksum(key: int, versions: Versions) -> int:
+    checksum: int = google_crc32c.value(json.dumps([key, *versions]).encode())
+    return checksum
+
+
 def metadata_of(key: int, versions: Versions) -> dict[str, Any]:
     """Names the versions; the checksum covers them."""
-    body = [key, *versions]
-    return {"body": body, "crc": google_crc32c.value(json.dumps(body).encode()), "tag": f"t{versions[0] % 3}"}
+    return {"body": [key, *versions], "crc": _checksum(key, versions), "tag": f"t{versions[0] % 3}"}
 
 
 def read_record(record: Record) -> tuple[int, Versions]:

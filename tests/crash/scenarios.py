@@ -99,7 +99,7 @@ def rotation(work: Workload) -> None:
     """The background checkpoint that a grown log asks for, while batches are written."""
     upkeep.CHECKPOINT_BYTES = 8_000
     work.open()
-    for _ in range(14):
+    for _ in range(10):
         work.add(7)
         work.upsert(work.new_keys(1))
     work.close()

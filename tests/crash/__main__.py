@@ -77,7 +77,7 @@ def replay(image: str, seed: int, file: Path | None, keep: Path | None) -> bool:
         print(f"{at:6} {ops[at]}")
     made = Enumeration(name, seed, only=(model, int(number), kind), workers=1)
     made.run(ops, [model])
-    print(f"{made.checked} image checked: {[answer for answer in made.answers.values()]}")
+    print(f"{made.checked} image checked: {list(made.answers.values())}")
     if keep is not None:
         disk = Disk(model)
         for at, op in enumerate(ops[: int(number) + 1]):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from crash import plants
 from crash.records import DIM, State, Versions, digest, id_of, metadata_of, read_record, text_of, vector_of
 from crash.workload import recall_of
-
 from nopokedb import CollectionNotFoundError, NoPokeDB
 
 _NEW_KEY = 1_000_000

@@ -202,8 +202,7 @@ class Enumeration:
                     return
 
     def _meet(self, image: Image, demand: Demand, name: str, op: str, pool: Pool, tally: Tally) -> None:
-        chosen = self.share == 1 or image.kind in _ALWAYS or int(image.digest, 16) % self.share == self.seed % self.share
-        if not chosen:
+        if image.kind not in _ALWAYS and int(image.digest, 16) % self.share != self.seed % self.share:
             return
         with self._lock:
             if (image.digest, demand) in self._judged:

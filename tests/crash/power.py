@@ -6,7 +6,6 @@ Run as a program for many cuts: `python -m crash.power ext4 200`.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import random
@@ -21,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import test_crash
-from crash.pool import environment
 from crash_writer import DIM
 
+from crash.pool import environment
 from nopokedb import NoPokeDB
 
 FILE_SYSTEMS = ("ext4", "xfs")
@@ -58,6 +57,8 @@ class Disk:
 
     def cut(self) -> None:
         """From now on nothing reaches the medium."""
+        import fcntl  # not everywhere, and needed only where power can be cut
+
         descriptor = os.open(self.mount_point, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_LOG))
@@ -96,9 +97,7 @@ def write_and_cut(disk: Disk, seed: int, threads: int, lines: int) -> list[str]:
     """Start a writer, cut the power after it printed `lines` lines, return all that it printed, also while the cut was
     made: what it acknowledged then it has to keep as well."""
     command = [sys.executable, str(test_crash.WRITER), str(disk.mount_point / "db"), str(seed), str(threads)]
-    writer = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
-    )
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment())
     assert writer.stdout is not None
     watchdog = threading.Timer(120, writer.kill)
     watchdog.start()
@@ -116,8 +115,8 @@ def write_and_cut(disk: Disk, seed: int, threads: int, lines: int) -> list[str]:
 
 
 def cut_and_check(disk: Disk, cuts: int, seed: int) -> int:
-    """Cut the power so often, each time while a writer is at work, and compare every record after the next mount. Returns
-    how many batches had been acknowledged."""
+    """Cut the power so often, each time while a writer is at work, and compare every record after the next mount.
+    Returns how many batches had been acknowledged."""
     dice = random.Random(seed)
     acknowledged = 0
     for number in range(cuts):

@@ -1,7 +1,7 @@
 """A file system in memory that writes down every change and every sync. Run as a program: mount point, trace.
 
-Reads go through the kernel's page cache, so files can be mapped and SQLite's shared memory works; writes come through at
-once (FUSE without writeback cache). The file called `marks` in the root takes what the workload says, so that
+Reads go through the kernel's page cache, so files can be mapped and SQLite's shared memory works; writes come through
+at once (FUSE without writeback cache). The file called `marks` in the root takes what the workload says, so that
 acknowledgements stand in the same order as the operations. SQLite's `-shm` is memory that happens to have a name: it is
 kept and not written down.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mfusepy
+
 from crash import trace
 from crash.trace import Op
 

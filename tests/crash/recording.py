@@ -23,7 +23,7 @@ def why_not() -> str | None:
     if shutil.which("fusermount3") is None:
         return "fusermount3 is missing: install fuse3 (as root on Debian, `make system-deps` does)"
     if importlib.util.find_spec("mfusepy") is None:
-        return "mfusepy is missing: install the extra \"test\""
+        return 'mfusepy is missing: install the extra "test"'
     try:
         record("one_batch", 0)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:

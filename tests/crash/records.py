@@ -1,14 +1,13 @@
 """Records that can be judged by themselves: everything in one follows from its key and three version numbers.
 
-The metadata name the versions of vector, metadata and text, and carry a checksum over those names, so a record that mixes
-parts of two batches, or has a wrong byte anywhere, is recognised without knowing what was written when.
+The metadata name the versions of vector, metadata and text, and carry a checksum over those names, so a record that
+mixes parts of two batches, or has a wrong byte anywhere, is recognised without knowing what was written when.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -69,5 +68,5 @@ def read_record(record: Record) -> tuple[int, Versions]:
 
 def digest(state: State) -> str:
     """Names a state: equal states have equal digests."""
-    items: Iterable[tuple[int, Versions]] = sorted(state.items())
-    return hashlib.blake2b(json.dumps([[key, *versions] for key, versions in items]).encode(), digest_size=12).hexdigest()
+    listed = json.dumps([[key, *versions] for key, versions in sorted(state.items())])
+    return hashlib.blake2b(listed.encode(), digest_size=12).hexdigest()

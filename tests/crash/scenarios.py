@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import apsw
-from crash.workload import Workload
 
+from crash.workload import Workload
 from nopokedb.embedded import upkeep
 
 

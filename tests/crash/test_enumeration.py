@@ -1,15 +1,15 @@
-"""Power cuts at every file operation, checked image by image. See the package's docstring; `python -m crash` is the long
-form."""
+"""Power cuts at every file operation, checked image by image. `python -m crash` is the long form."""
 
 from __future__ import annotations
 
 import time
 
 import pytest
+
 from crash.__main__ import lines_of
 from crash.enumeration import Demand, Enumeration, Promises
 from crash.images import Disk
-from crash.plants import PLANTS
+from crash.plants import all_plants
 from crash.recording import record, why_not
 from crash.trace import Op, pieces
 
@@ -45,8 +45,8 @@ def checked() -> list[Enumeration]:
 def test_a_power_cut_at_any_operation_keeps_what_was_acknowledged(
     fuse: None, checked: list[Enumeration], name: str, seed: int
 ) -> None:
-    """Whatever a disk kept of what was not synced: the acknowledged batches are there byte by byte, the one that was being
-    written is there whole or not at all, and the folder goes on as any other. The same holds when a recovery is cut."""
+    """Whatever a disk kept of what was not synced: the acknowledged batches are there byte by byte, the one that was
+    being written is there whole or not at all, and the folder goes on as any other. So it is when a recovery is cut."""
     made = Enumeration(name, seed, share=SHARES[name], sample=9)
     made.run(record(name, seed))
     inner = made.recoveries(RECOVERIES, share=max(1, SHARES[name] // 2))
@@ -63,14 +63,20 @@ def test_enough_images_were_checked(fuse: None, checked: list[Enumeration]) -> N
         assert sum(made.checked for made in checked) >= 5_000
 
 
-@pytest.mark.parametrize("name", PLANTS)
+@pytest.mark.parametrize("name", all_plants())
 def test_a_planted_bug_is_found(fuse: None, name: str, seed: int) -> None:
     """The instrument sees what it is made for: each known way to lose data is found."""
-    plant = PLANTS[name]
+    plant = all_plants()[name]
     begun = time.monotonic()
     thinned = 30 if plant.in_recovery else 1
     made = Enumeration(
-        plant.scenario, seed, name, skip=plant.skip, share=thinned, sample=int(plant.in_recovery), stop_at_violation=True
+        plant.scenario,
+        seed,
+        name,
+        skip=plant.skip,
+        share=thinned,
+        sample=int(plant.in_recovery),
+        stop_at_violation=True,
     )
     made.run(record(plant.scenario, seed, name))
     if plant.in_recovery:

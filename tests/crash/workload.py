@@ -1,8 +1,8 @@
 """The process under test: runs one scenario on the recording file system and says what it does.
 
-Marks: `begin {changes}` before a batch and `ack` after its call returned; `opened` once an opening returned; `kept` once a
-`save` or `close` returned; `recall N` for what the indexes found when they were made; `start N`, `done N` around the N-th
-recovery.
+Marks: `begin {changes}` before a batch and `ack` after its call returned; `opened` once an opening returned; `kept`
+once a `save` or `close` returned; `recall N` for what the indexes found when they were made; `start N`, `done N` around
+the N-th recovery.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from crash import plants
 from crash.records import DIM, Versions, id_of, metadata_of, text_of, vector_of
-
 from nopokedb import NoPokeDB
 from nopokedb.embedded import read_path, upkeep
 from nopokedb.embedded.storage import columns, oplog

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from crash import trace
 from crash.images import MODELS, Disk, Image
@@ -18,6 +20,9 @@ from crash.recording import record
 from crash.records import State, digest
 from crash.scenarios import SCENARIOS
 from crash.trace import Op
+
+Changes: TypeAlias = dict[str, list[Any]]
+"""A batch as the workload announces it."""
 
 RECALL_SLACK = 0.005
 RECOVERY = "+recovery"
@@ -51,42 +56,52 @@ class Demand:
 
 @dataclass(slots=True)
 class Promises:
-    """What the workload was told so far."""
+    """What the workload was told so far. Batches of several threads change different records."""
 
     durability: str = "full"
-    state: State = field(default_factory=dict)
-    digests: list[str] = field(default_factory=lambda: [digest({})])
-    acknowledged: int = 0
-    floor: int = 0
-    """Number of batches that have to be there."""
     created: bool = False
+    acknowledged: int = 0
     recall: float = 1.0
+    _state: State = field(default_factory=dict)
+    _past: list[str] = field(default_factory=lambda: [digest({})])
+    """States since the last one that has to be there, oldest first."""
+    _begun: dict[str, Changes] = field(default_factory=dict)
+    """The batch that each thread waits for."""
 
     def hear(self, word: str, rest: str) -> bool:
         """Take a mark in; True where more is promised from here on."""
         if word == "begin":
-            changes = json.loads(rest)
-            for key, metadata, vector, text in changes["put"]:
-                self.state[key] = (metadata, vector, text)
-            for key in changes["gone"]:
-                self.state.pop(key, None)
-            self.digests.append(digest(self.state))
+            thread, _, changes = rest.partition(" ")
+            self._begun[thread] = json.loads(changes)
         elif word == "ack":
-            self.acknowledged = len(self.digests) - 1
-            if self.durability == "full":
-                self.floor = self.acknowledged
+            _apply(self._state, self._begun.pop(rest))
+            self.acknowledged += 1
+            self._past.append(digest(self._state))
         elif word == "opened":
             self.created = True
-        elif word == "kept":
-            self.floor = self.acknowledged
         elif word == "recall":
             self.recall = min(self.recall, float(rest))
+        if word == "kept" or (word == "ack" and self.durability == "full"):
+            self._past = self._past[-1:]
         return word in ("ack", "opened", "kept")
 
     def demand(self) -> Demand:
-        """What holds now: everything up to the floor, and what was begun whole or absent."""
-        states = (*(() if self.created else (_ABSENT,)), *self.digests[self.floor :])
-        return Demand(states, self.acknowledged, self.recall)
+        """What holds now: all that has to be there, and of what was begun each batch whole or absent."""
+        states = [*(() if self.created else (_ABSENT,)), *self._past]
+        for count in range(1, len(self._begun) + 1):
+            for some in combinations(self._begun.values(), count):
+                state = dict(self._state)
+                for changes in some:
+                    _apply(state, changes)
+                states.append(digest(state))
+        return Demand(tuple(states), self.acknowledged, self.recall)
+
+
+def _apply(state: State, changes: Changes) -> None:
+    for key, metadata, vector, text in changes["put"]:
+        state[key] = (metadata, vector, text)
+    for key in changes["gone"]:
+        state.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)

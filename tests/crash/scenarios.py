@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -129,6 +130,26 @@ def reopening(work: Workload) -> None:
         work.close()
         work.open()
     work.close()
+
+
+@scenario()
+def threads(work: Workload) -> None:
+    """Three threads at once, whose batches share syncs and are unsynced together; checkpoints meanwhile."""
+    work.open()
+
+    def write() -> None:
+        for count in (1, 3, 2, 1):
+            keys = work.add(count)
+            work.upsert(keys[:1])
+            work.delete(keys[1:2])
+
+    writers = [threading.Thread(target=write) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    work.save()
+    for writer in writers:
+        writer.join()
+    assert len(work.db) == len(work.live), "a thread failed"
 
 
 @scenario("os")

@@ -22,6 +22,7 @@ SHARES = {
     "rotation": 24,
     "sealing": 30,
     "reopening": 5,
+    "threads": 14,
     "unsynced": 8,
 }
 """One of so many images is checked here, all of them in the long run. Which ones depends on the seed."""
@@ -150,14 +151,18 @@ def test_what_is_demanded_follows_the_acknowledgements() -> None:
     for durability, after_ack in (("full", 1), ("os", 2)):
         promises = Promises(durability)
         promises.hear("opened", "")
-        promises.hear("begin", batch)
+        promises.hear("begin", f"1 {batch}")
         assert len(promises.demand().states) == 2
-        assert promises.hear("ack", "")
+        assert promises.hear("ack", "1")
         assert len(promises.demand().states) == after_ack
         promises.hear("kept", "")
         assert len(promises.demand().states) == 1
-    empty = Demand((Promises().digests[0],), 0)
-    answer = {"state": empty.states[0], "count": 0, "recall": None, "problem": None}
+    two = Promises()
+    two.hear("begin", f"1 {batch}")
+    two.hear("begin", '2 {"put": [[2, 0, 0, 0]], "gone": []}')
+    assert len(two.demand().states) == 5, "absent, empty, either batch, both"
+    empty = Demand(Promises().demand().states, 0)
+    answer = {"state": empty.states[-1], "count": 0, "recall": None, "problem": None}
     assert empty.objection(answer) is None
     assert empty.objection({**answer, "state": "another"}) and empty.objection({**answer, "problem": "hung"})
     assert Demand(empty.states, 0, 0.99).objection({**answer, "recall": 0.98})

@@ -1,8 +1,8 @@
 """The process under test: runs one scenario on the recording file system and says what it does.
 
-Marks: `begin {changes}` before a batch and `ack` after its call returned; `opened` once an opening returned; `kept`
-once a `save` or `close` returned; `recall N` for what the indexes found when they were made; `start N`, `done N` around
-the N-th recovery.
+Marks: `begin THREAD {changes}` before a batch and `ack THREAD` after its call returned; `opened` once an opening
+returned; `kept` once a `save` or `close` returned; `recall N` for what the indexes found when they were made; `start N`,
+`done N` around the N-th recovery.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import secrets
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -38,13 +39,15 @@ class Workload:
         self.durability = durability
         self._marks = os.open(mount / "marks", os.O_WRONLY | os.O_CREAT)
         self._at = 0
+        self._mutex = threading.Lock()
         self.live: dict[int, Versions] = {}
         self._next = 0
         self.db: NoPokeDB
 
     def say(self, text: str) -> None:
         """One mark, in the order of the file operations."""
-        self._at += os.pwrite(self._marks, f"{text}\n".encode(), self._at)
+        with self._mutex:
+            self._at += os.pwrite(self._marks, f"{text}\n".encode(), self._at)
 
     def open(self, **arguments: Any) -> None:
         """Create or reopen the collection."""
@@ -61,18 +64,20 @@ class Workload:
 
     def begin(self, puts: dict[int, Versions], gone: Sequence[int] = ()) -> None:
         """Announce a batch."""
-        self.say("begin " + json.dumps({"put": [[key, *v] for key, v in puts.items()], "gone": list(gone)}))
+        changes = {"put": [[key, *v] for key, v in puts.items()], "gone": list(gone)}
+        self.say(f"begin {threading.get_ident()} {json.dumps(changes)}")
         self.live.update(puts)
         for key in gone:
             self.live.pop(key, None)
 
     def ack(self) -> None:
-        self.say("ack")
+        self.say(f"ack {threading.get_ident()}")
 
     def new_keys(self, count: int) -> list[int]:
         """Keys that were never used."""
-        self._next += count
-        return list(range(self._next - count, self._next))
+        with self._mutex:
+            self._next += count
+            return list(range(self._next - count, self._next))
 
     def add(self, count: int = 1) -> list[int]:
         """One batch of new records."""

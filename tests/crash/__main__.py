@@ -51,6 +51,7 @@ def lines_of(done: Sequence[Enumeration]) -> Iterator[str]:
 def run_long(names: Sequence[str], seed: int, share: int, recoveries: int, report: Path) -> bool:
     """Enumerate; True if no promise was broken."""
     done: list[Enumeration] = []
+    text = ""
     for name in names:
         made = Enumeration(name, seed, share=share, sample=13 if recoveries else 0)
         made.run(record(name, seed))
@@ -59,11 +60,12 @@ def run_long(names: Sequence[str], seed: int, share: int, recoveries: int, repor
         if inner is not None:
             done.append(inner)
         made.kept.clear()
-        print(f"{name}: {made.checked + (inner.checked if inner else 0)} images", flush=True)
-    text = "\n".join([f"seed {seed}, {time.strftime('%Y-%m-%d %H:%M')}", *lines_of(done)])
+        print("\n".join(lines_of(done[-2:] if inner else [made])), flush=True)
+        # Written each time: the run is long, and what it found so far should outlive it.
+        text = "\n".join([f"seed {seed}, {time.strftime('%Y-%m-%d %H:%M')}", *lines_of(done)])
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(text + "\n")
     print(text)
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(text + "\n")
     return not any(made.violations for made in done)
 
 

@@ -1,8 +1,8 @@
 """The process under test: runs one scenario on the recording file system and says what it does.
 
 Marks: `begin THREAD {changes}` before a batch and `ack THREAD` after its call returned; `opened` once an opening
-returned; `kept` once a `save` or `close` returned; `recall N` for what the indexes found when they were made; `start N`,
-`done N` around the N-th recovery.
+returned; `kept` once a `save` or `close` returned; `recall N` for what the indexes found when they were made;
+`start N`, `done N` around the N-th recovery.
 """
 
 from __future__ import annotations

@@ -77,13 +77,15 @@ class Promises:
             _apply(self._state, self._begun.pop(rest))
             self.acknowledged += 1
             self._past.append(digest(self._state))
+        elif word == "lost":
+            del self._begun[rest]
         elif word == "opened":
             self.created = True
         elif word == "recall":
             self.recall = min(self.recall, float(rest))
         if word == "kept" or (word == "ack" and self.durability == "full"):
             self._past = self._past[-1:]
-        return word in ("ack", "opened", "kept")
+        return word in ("ack", "lost", "opened", "kept")
 
     def demand(self) -> Demand:
         """What holds now: all that has to be there, and of what was begun each batch whole or absent."""

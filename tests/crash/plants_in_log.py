@@ -132,3 +132,18 @@ def old_logs_dropped_before_the_base_file(put: Replace) -> None:
         real(folder, number, *args)
 
     put(recovery, "write_base", write_base)
+
+
+@plant("one_kill", 4)
+def recovery_goes_on_with_the_old_log(put: Replace) -> None:
+    """What it read is served, and only the page cache may have it."""
+    put(recovery, "write_base", nothing)
+    put(recovery, "drop_logs", nothing)
+    real = recovery.open_for_writing
+
+    def open_for_writing(*args: Any, **options: Any) -> Any:
+        found = real(*args, **options)
+        found.dirty = False  # no checkpoint either
+        return found
+
+    put(recovery, "open_for_writing", open_for_writing)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from crash import trace
 from crash.pool import environment, scratch
+from crash.scenarios import SCENARIOS
 from crash.trace import Op
+from crash.workload import KILLED
 
 _LIMIT_S = 300.0
 
@@ -42,16 +44,20 @@ def record(name: str, seed: int, planted: str = "", folders: Sequence[Path] = ()
     try:
         if recorder.stdout.readline() != "mounted\n":
             raise RuntimeError(f"the recorder did not start: {recorder.stderr.read()[-500:]}")
-        command = [sys.executable, "-m", "crash.workload", str(mount), name, str(seed), planted, *map(str, folders)]
+        rest = [[str(folder) for folder in folders]]
+        if name in SCENARIOS:
+            rest = [[str(process)] for process in range(SCENARIOS[name].processes)]
         try:
-            run = subprocess.run(
-                command, env=environment(), capture_output=True, text=True, timeout=_LIMIT_S, check=False
-            )
+            for arguments in rest:
+                command = [sys.executable, "-m", "crash.workload", str(mount), name, str(seed), planted, *arguments]
+                run = subprocess.run(
+                    command, env=environment(), capture_output=True, text=True, timeout=_LIMIT_S, check=False
+                )
+                if run.returncode not in (0, KILLED):
+                    raise RuntimeError(f"the workload {name} {planted} failed: {run.stderr[-1500:]}")
         finally:
             subprocess.run(["fusermount3", "-u", str(mount)], check=True)
         recorder.wait(_LIMIT_S)
-        if run.returncode:
-            raise RuntimeError(f"the workload {name} {planted} failed: {run.stderr[-1500:]}")
         return trace.read(file)
     finally:
         recorder.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ class Scenario:
 
     run: Callable[[Workload], None]
     durability: str = "full"
+    processes: int = 1
+    """The workload is run so often, each time in a new process on what the one before it left."""
     planted_only: bool = False
     """The smallest workload that shows some planted bug; other scenarios do the same and more."""
 
@@ -26,12 +29,12 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    durability: str = "full", *, planted_only: bool = False
+    durability: str = "full", *, processes: int = 1, planted_only: bool = False
 ) -> Callable[[Callable[[Workload], None]], Callable[[Workload], None]]:
     """Register a workload under the name of its function."""
 
     def register(run: Callable[[Workload], None]) -> Callable[[Workload], None]:
-        SCENARIOS[run.__name__] = Scenario(run, durability, planted_only)
+        SCENARIOS[run.__name__] = Scenario(run, durability, processes, planted_only)
         return run
 
     return register
@@ -152,6 +155,23 @@ def threads(work: Workload) -> None:
     assert len(work.db) == len(work.live), "a thread failed"
 
 
+@scenario(processes=6)
+def killed(work: Workload) -> None:
+    """Processes that are killed, each followed by one that recovers what the page cache still has, and the disk may not
+    have yet. Where they are killed follows from the seed: at work, or while they recover."""
+    call = random.Random(f"{work.seed}/{work.stage}").randint(1, 45)
+    if work.stage in (2, 4):
+        work.die_at(call)
+    work.open()
+    if work.stage in (0, 1, 3):
+        work.die_at(call)
+    for _ in range(2):
+        keys = work.add(2)
+        work.upsert(keys[:1])
+        work.save()
+        work.delete(keys[1:])
+
+
 @scenario("os")
 def unsynced(work: Workload) -> None:
     """durability="os": what a `save` or `close` returned for is there, later batches from the first one on."""
@@ -219,3 +239,13 @@ def one_unsynced_rotation(work: Workload) -> None:
     work.add(3)
     work.add()
     work.save()
+
+
+@scenario(processes=2, planted_only=True)
+def one_kill(work: Workload) -> None:
+    """Killed before the sync of a batch, which is then found in the page cache."""
+    work.open()
+    if work.stage == 0:
+        work.add()
+        work.die_at(2)
+    work.add()

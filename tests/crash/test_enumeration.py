@@ -23,6 +23,7 @@ SHARES = {
     "sealing": 30,
     "reopening": 5,
     "threads": 14,
+    "killed": 14,
     "unsynced": 8,
 }
 """One of so many images is checked here, all of them in the long run. Which ones depends on the seed."""

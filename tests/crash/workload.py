@@ -2,7 +2,8 @@
 
 Marks: `begin THREAD {changes}` before a batch and `ack THREAD` after its call returned; `opened` once an opening
 returned; `kept` once a `save` or `close` returned; `recall N` for what the indexes found when they were made;
-`start N`, `done N` around the N-th recovery.
+`start N`, `done N` around the N-th recovery. A batch that a killed process had begun is acknowledged by the next one if
+it finds it, and `lost THREAD` says that it does not: what was seen once has to stay.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,36 +24,92 @@ from typing import Any
 import numpy as np
 
 from crash import plants
-from crash.records import DIM, Versions, id_of, metadata_of, text_of, vector_of
+from crash.records import DIM, Versions, id_of, metadata_of, read_record, text_of, vector_of
 from nopokedb import NoPokeDB
 from nopokedb.embedded import read_path, upkeep
 from nopokedb.embedded.storage import columns, oplog
 
 _DEADLINE_S = 60.0
+_say = os.pwrite
+"""Marks are written by the system's own call, whatever is done to the one that the package uses."""
+KILLED = 9
+"""Exit code of a process that ended itself where a kill was wanted."""
 
 
 class Workload:
     """A database whose every batch is announced before and acknowledged after."""
 
-    def __init__(self, mount: Path, durability: str) -> None:
+    def __init__(self, mount: Path, durability: str, seed: int = 0, stage: int = 0) -> None:
         self.folder = mount / "db"
         self.durability = durability
-        self._marks = os.open(mount / "marks", os.O_WRONLY | os.O_CREAT)
-        self._at = 0
+        self.seed, self.stage = seed, stage
+        self._marks = os.open(mount / "marks", os.O_RDWR | os.O_CREAT)
         self._mutex = threading.Lock()
         self.live: dict[int, Versions] = {}
         self._next = 0
+        self._open: tuple[str, dict[str, Any]] | None = None
+        """The batch that an earlier process had begun."""
+        self._at = 0
+        for line in os.pread(self._marks, 2**24, 0).decode().splitlines(keepends=True):
+            self._at += len(line)
+            self._remember(line.strip())
         self.db: NoPokeDB
+
+    def _remember(self, mark: str) -> None:
+        """Take in what an earlier process said, which did one batch at a time."""
+        word, _, rest = mark.partition(" ")
+        if word == "begin":
+            thread, _, changes = rest.partition(" ")
+            self._open = (thread, json.loads(changes))
+            for key, *_ in self._open[1]["put"]:
+                self._next = max(self._next, key + 1)
+        elif word in ("ack", "lost") and self._open is not None:
+            if word == "ack":
+                self._apply(self._open[1])
+            self._open = None
+
+    def _apply(self, changes: dict[str, Any]) -> None:
+        self.live.update({key: (m, v, t) for key, m, v, t in changes["put"]})
+        for key in changes["gone"]:
+            self.live.pop(key, None)
 
     def say(self, text: str) -> None:
         """One mark, in the order of the file operations."""
         with self._mutex:
-            self._at += os.pwrite(self._marks, f"{text}\n".encode(), self._at)
+            self._at += _say(self._marks, f"{text}\n".encode(), self._at)
 
     def open(self, **arguments: Any) -> None:
         """Create or reopen the collection."""
         self.db = NoPokeDB(dim=DIM, path=self.folder, durability=self.durability, **arguments)
+        if self._open is not None:
+            thread, changes = self._open
+            records = self.db.scan(include=("metadata", "vector", "text"))
+            found = dict(read_record(record) for record in records)
+            before = dict(self.live)
+            self._apply(changes)
+            if found != self.live:
+                assert found == before, "a batch is there in part"
+                self.live = before
+            self.say(f"{'ack' if found == self.live != before else 'lost'} {thread}")
+            self._open = None
         self.say("opened")
+
+    def die_at(self, call: int) -> None:
+        """From here on the process is killed at its `call`-th file operation, before it is done."""
+        left = call
+
+        def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    os._exit(KILLED)
+                return real(*arguments, **options)
+
+            return run
+
+        for name in ("pwrite", "fdatasync", "fsync", "replace", "rename", "unlink", "open"):
+            setattr(os, name, guarded(getattr(os, name)))
 
     def close(self) -> None:
         self.db.close()
@@ -184,19 +241,22 @@ def recover(mount: Path, folders: Sequence[str], work: Workload) -> None:
 
 
 def main() -> None:
-    """Arguments: mount point, name of a scenario or `recover`, seed, names of planted bugs (commas), folders."""
+    """Arguments: mount point, name of a scenario or `recover`, seed, planted bug or "", then the number of the process
+    or the folders to recover."""
     from crash.scenarios import SCENARIOS
 
-    mount, name, seed, planted, *folders = sys.argv[1:]
+    mount, name, seed, planted, *rest = sys.argv[1:]
     make_small(int(seed))
     with ExitStack() as stack:
         for plant in filter(None, planted.split(",")):
             stack.enter_context(plants.planted(plant))
         if name == "recover":
-            recover(Path(mount), folders, Workload(Path(mount), "full"))
+            recover(Path(mount), rest, Workload(Path(mount), "full"))
         else:
             scenario = SCENARIOS[name]
-            scenario.run(Workload(Path(mount), scenario.durability))
+            scenario.run(Workload(Path(mount), scenario.durability, int(seed), int(rest[0])))
+    # As a killed process ends: the package would close what is open.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
 	@echo "make test        install what the tests need, lint, type check, run all tests"
 	@echo "make lint        style and types only"
-	@echo "make crash       the long crash tests: 1,000 kills, every image of a power cut, 400 real cuts (about an hour)"
+	@echo "make crash       the long crash tests: 2,000 kills, every image of a power cut, 400 real cuts (about an hour)"
 	@echo "make bench-seed  the benchmark table of README.md (about ten minutes, an idle machine)"
 
 $(BIN)/python:
@@ -54,6 +54,7 @@ format: $(VENV)/.installed-test
 
 crash: system-deps $(VENV)/.installed-test
 	NOPOKEDB_CRASH_ROUNDS=1000 $(BIN)/python -m pytest tests/test_crash.py
+	NOPOKEDB_SYSCALL_KILLS=1000 $(BIN)/python -m pytest tests/crash/test_syscalls.py
 	PYTHONPATH=tests $(BIN)/python -m crash
 	PYTHONPATH=tests $(BIN)/python -m crash.power ext4 200
 	PYTHONPATH=tests $(BIN)/python -m crash.power xfs 200

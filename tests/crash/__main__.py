@@ -19,7 +19,6 @@ from pathlib import Path
 
 from crash import trace
 from crash.enumeration import RECOVERY, Enumeration
-from crash.images import Disk
 from crash.recording import record, why_not
 from crash.scenarios import SCENARIOS
 
@@ -45,7 +44,7 @@ def lines_of(done: Sequence[Enumeration]) -> Iterator[str]:
     yield f"violations: {len(broken)}"
     for made in done:
         for violation in made.violations[:20]:
-            yield f"seed {made.seed}, trace {made.trace}: {violation}"
+            yield f"{violation}\n    python -m crash --image {violation.image} --seed {made.seed} --trace {made.trace}"
 
 
 def run_long(names: Sequence[str], seed: int, share: int, recoveries: int, report: Path) -> bool:
@@ -77,14 +76,11 @@ def replay(image: str, seed: int, file: Path | None, keep: Path | None) -> bool:
     ops = trace.read(file) if file else record(name, seed)
     for at in range(max(0, int(number) - 20), int(number) + 1):
         print(f"{at:6} {ops[at]}")
-    made = Enumeration(name, seed, only=(model, int(number), kind), workers=1)
+    made = Enumeration(name, seed, only=(model, int(number), kind), sample=1, workers=1)
     made.run(ops, [model])
     print(f"{made.checked} image checked: {list(made.answers.values())}")
     if keep is not None:
-        disk = Disk(model)
-        for at, op in enumerate(ops[: int(number) + 1]):
-            disk.tell(at, op)
-        next(found for found in disk.images(int(number), "db", seed) if found.kind == kind).write(keep)
+        made.kept[0].write(keep)
         print(f"the folder is in {keep}")
     print("\n".join(str(violation) for violation in made.violations) or "no violation")
     return not made.violations

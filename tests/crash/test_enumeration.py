@@ -14,17 +14,17 @@ from crash.recording import record, why_not
 from crash.trace import Op, pieces
 
 SHARES = {
-    "create": 1,
-    "singles": 7,
-    "batches": 24,
-    "updates": 6,
-    "checkpoints": 5,
-    "rotation": 24,
-    "sealing": 30,
-    "reopening": 5,
-    "threads": 14,
-    "killed": 14,
-    "unsynced": 8,
+    "create": 2,
+    "singles": 10,
+    "batches": 40,
+    "updates": 8,
+    "checkpoints": 8,
+    "rotation": 40,
+    "sealing": 40,
+    "reopening": 8,
+    "threads": 24,
+    "killed": 16,
+    "unsynced": 12,
 }
 """One of so many images is checked here, all of them in the long run. Which ones depends on the seed."""
 RECOVERIES = 2

@@ -1,7 +1,7 @@
-"""`GoingBack`: the operations of the embedded engine that keep a moment or bring one back: undo, named snapshots, backup.
+"""`GoingBack`: what the embedded engine does to keep a moment or bring one back: undo, named snapshots, backup.
 
-A part of that class in a file of its own. What they write is one drafted batch (compensation.py), through the write path
-like any other.
+A part of that class in a file of its own. What it writes is one drafted batch (compensation.py), which goes through the
+write path like any other.
 """
 
 from __future__ import annotations

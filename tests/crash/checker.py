@@ -1,0 +1,117 @@
+"""A process that opens folders and says what is in them. Reads one JSON line per folder, answers with one.
+
+A process of its own because the folder's code is native in part: it may hang or die, and whoever asked has to survive
+that. It is started afresh, not forked: FAISS hangs in a forked child.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crash import plants
+from crash.records import DIM, State, Versions, digest, id_of, metadata_of, read_record, text_of, vector_of
+from crash.workload import recall_of
+from nopokedb import CollectionNotFoundError, NoPokeDB
+
+_NEW_KEY = 1_000_000
+"""A key that no workload uses: the folder has to go on as any other."""
+_NEW: Versions = (0, 0, 0)
+_ASKED = 4
+"""Records that are asked for by id and by vector, of the first and the last."""
+
+
+def check(folder: Path, *, read_only: bool) -> dict[str, Any]:
+    """What is found: `state` (a digest, or "absent"), `count`, `recall`, and `problem` where a promise is broken."""
+    answer: dict[str, Any] = {"state": None, "count": 0, "recall": None, "problem": None}
+    try:
+        try:
+            db = NoPokeDB(path=folder)
+        except CollectionNotFoundError:
+            answer["state"] = "absent"
+            db = NoPokeDB(dim=DIM, path=folder)
+        state = _read(db)
+        _agree(db)
+        answer["count"] = len(state)
+        answer["state"] = answer["state"] or digest(state)
+        assert answer["state"] != "absent" or not state, "a new collection has records"
+        _ask(db, state)
+        if db.stats().segments and len(state) > 100:
+            answer["recall"] = recall_of(db, state)
+        db.close()
+        if read_only:
+            db = NoPokeDB(path=folder, read_only=True)
+            assert _read(db) == state, "a read-only handle shows another state"
+            db.close()
+        db = NoPokeDB(path=folder)
+        assert _read(db) == state, "the second opening shows another state than the first"
+        db.upsert(id_of(_NEW_KEY), vector_of(_NEW_KEY, 0), metadata_of(_NEW_KEY, _NEW), text=text_of(_NEW_KEY, 0))
+        assert len(db) == len(state) + 1, "a new record changed the number of others"
+        _ask(db, {_NEW_KEY: _NEW})
+        db.close()
+    except Exception as error:  # noqa: BLE001  # whatever it is, a folder that a crash left must not raise it
+        answer["problem"] = f"{type(error).__name__}: {error}"
+    return answer
+
+
+def _read(db: NoPokeDB) -> State:
+    """Everything, each record verified."""
+    state: State = {}
+    for record in db.scan(include=("metadata", "vector", "text")):
+        key, versions = read_record(record)
+        assert key not in state, f"two records of {record.id!r}"
+        state[key] = versions
+    assert len(db) == len(state), f"count() is {len(db)}, a scan finds {len(state)}"
+    return state
+
+
+def _ask(db: NoPokeDB, state: State) -> None:
+    """The first and the last records are found by id and by vector."""
+    keys = list(state)
+    chosen = list(dict.fromkeys([*keys[:_ASKED], *keys[-_ASKED:]]))
+    records = db.get_many([id_of(key) for key in chosen], include=("metadata", "vector", "text"))
+    for key, record in zip(chosen, records, strict=True):
+        assert record is not None and read_record(record) == (key, state[key]), f"get({key}) differs from the scan"
+        hit = db.query(vector_of(key, state[key][1]), k=1)[0]
+        assert hit.id == id_of(key) and hit.distance < 1e-6, f"the vector of {key} finds {hit.id!r}"
+
+
+def _agree(db: NoPokeDB) -> None:
+    """Live labels, live rows, labels and metadata name the same records."""
+    engine: Any = db._engine
+    snapshot = engine.snapshot()
+    reader = engine._store().reader
+    labels = snapshot.live.members(0, snapshot.label_count).tolist()
+    stored = reader.fetch(labels)
+    assert sorted(stored) == labels, "a live label has no metadata"
+    newest = reader.newest([stored[label].id for label in labels], snapshot.label_count)
+    assert newest == labels, "a live label is not the newest of its id"
+    rows = snapshot.labels.view(snapshot.label_count)["row"][labels].tolist() if labels else []
+    assert rows == [stored[label].row for label in labels], "labels and metadata name different rows"
+    assert snapshot.live_rows.members(0, snapshot.row_count).tolist() == sorted(rows), "live rows and labels differ"
+    assert np.array_equal(snapshot.row_labels[rows], labels), "a row does not lead back to its label"
+    for segment in snapshot.segments:
+        assert segment.stop <= snapshot.row_count, "an index covers rows that are not there"
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    logging.getLogger("nopokedb").setLevel(logging.CRITICAL)
+    answers, sys.stdout = sys.stdout, sys.stderr
+    with ExitStack() as stack:
+        for plant in filter(None, sys.argv[1].split(",") if len(sys.argv) > 1 else []):
+            stack.enter_context(plants.planted(plant))
+        for line in sys.stdin:
+            asked = json.loads(line)
+            answers.write(json.dumps(check(Path(asked["folder"]), read_only=asked["read_only"])) + "\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main()

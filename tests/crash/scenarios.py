@@ -1,0 +1,251 @@
+"""What the workloads do. A new feature that writes files gets a function here; everything else follows."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import apsw
+
+from crash.workload import Workload
+from nopokedb.embedded import upkeep
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One workload, and with which durability it runs."""
+
+    run: Callable[[Workload], None]
+    durability: str = "full"
+    processes: int = 1
+    """The workload is run so often, each time in a new process on what the one before it left."""
+    planted_only: bool = False
+    """The smallest workload that shows some planted bug; other scenarios do the same and more."""
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(
+    durability: str = "full", *, processes: int = 1, planted_only: bool = False
+) -> Callable[[Callable[[Workload], None]], Callable[[Workload], None]]:
+    """Register a workload under the name of its function."""
+
+    def register(run: Callable[[Workload], None]) -> Callable[[Workload], None]:
+        SCENARIOS[run.__name__] = Scenario(run, durability, processes, planted_only)
+        return run
+
+    return register
+
+
+@scenario()
+def create(work: Workload) -> None:
+    """A new collection, closed and opened again without a record; then one."""
+    work.open()
+    work.close()
+    work.open()
+    work.add()
+    work.close()
+
+
+@scenario()
+def singles(work: Workload) -> None:
+    """Single adds, and the process ends without closing."""
+    work.open()
+    for _ in range(8):
+        work.add()
+
+
+@scenario()
+def batches(work: Workload) -> None:
+    """Batches of 1, 7 and 500."""
+    work.open()
+    for count in (7, 1, 500, 7):
+        work.add(count)
+    work.close()
+
+
+@scenario()
+def updates(work: Workload) -> None:
+    """Upserts of old and new keys, metadata alone, deletions, and blocks that mix all of them."""
+    work.open()
+    keys = work.add(9)
+    work.upsert([*keys[:3], *work.new_keys(2)])
+    work.update_metadata(keys[2:6])
+    work.delete([keys[0], keys[3]])
+    work.mixed_batch(3, keys[4:6], [keys[7], keys[8]])
+    work.save()
+    work.upsert([keys[0]])
+    work.update_metadata([keys[1]])
+    work.mixed_batch(1, [keys[2]], [keys[5]])
+    work.close()
+
+
+@scenario()
+def checkpoints(work: Workload) -> None:
+    """Checkpoints between batches, each with its log rotation, then a clean close, an opening and more batches."""
+    work.open()
+    for _ in range(3):
+        keys = work.add(3)
+        work.delete(keys[:1])
+        work.save()
+    work.close()
+    work.open()
+    work.add(2)
+    work.save()
+    work.add()
+
+
+@scenario()
+def rotation(work: Workload) -> None:
+    """The background checkpoint that a grown log asks for, while batches are written."""
+    upkeep.CHECKPOINT_BYTES = 8_000
+    work.open()
+    for _ in range(10):
+        work.add(7)
+        work.upsert(work.new_keys(1))
+    work.close()
+
+
+@scenario()
+def sealing(work: Workload) -> None:
+    """An index over the tail, then a larger one in its place, with deletions and a checkpoint between."""
+    upkeep.SEAL_ROWS = 200
+    work.open()
+    keys = work.add(260)
+    work.wait_until_sealed()
+    work.delete(keys[:5])
+    work.save()
+    work.add(220)
+    work.wait_until_sealed()
+    work.add()
+    work.close()
+
+
+@scenario()
+def reopening(work: Workload) -> None:
+    """Opened, written and closed again and again."""
+    work.open()
+    for _ in range(4):
+        work.add(2)
+        work.close()
+        work.open()
+    work.close()
+
+
+@scenario()
+def threads(work: Workload) -> None:
+    """Three threads at once, whose batches share syncs and are unsynced together; checkpoints meanwhile."""
+    work.open()
+
+    def write() -> None:
+        for count in (1, 3, 2, 1):
+            keys = work.add(count)
+            work.upsert(keys[:1])
+            work.delete(keys[1:2])
+
+    writers = [threading.Thread(target=write) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    work.save()
+    for writer in writers:
+        writer.join()
+    assert len(work.db) == len(work.live), "a thread failed"
+
+
+@scenario(processes=6)
+def killed(work: Workload) -> None:
+    """Processes that are killed, each followed by one that recovers what the page cache still has, and the disk may not
+    have yet. Where they are killed follows from the seed: at work, or while they recover."""
+    call = random.Random(f"{work.seed}/{work.stage}").randint(1, 45)
+    if work.stage in (2, 4):
+        work.die_at(call)
+    work.open()
+    if work.stage in (0, 1, 3):
+        work.die_at(call)
+    for _ in range(2):
+        keys = work.add(2)
+        work.upsert(keys[:1])
+        work.save()
+        work.delete(keys[1:])
+
+
+@scenario("os")
+def unsynced(work: Workload) -> None:
+    """durability="os": what a `save` or `close` returned for is there, later batches from the first one on."""
+    work.open()
+    for _ in range(3):
+        work.add()
+        work.add(3)
+        work.upsert([0])
+        work.save()
+    work.add()
+    work.delete([1])
+    work.close()
+
+
+@scenario(planted_only=True)
+def one_batch(work: Workload) -> None:
+    work.open()
+    work.add(3)
+
+
+@scenario(planted_only=True)
+def two_batches(work: Workload) -> None:
+    work.open()
+    work.add(3)
+    work.add(3)
+
+
+@scenario(planted_only=True)
+def one_checkpoint(work: Workload) -> None:
+    work.open()
+    work.add(3)
+    work.delete([1])
+    work.save()
+    work.add(2)
+
+
+@scenario(planted_only=True)
+def one_reopening(work: Workload) -> None:
+    work.open()
+    work.add(3)
+    work.close()
+    work.open()
+    work.add()
+    work.save()
+
+
+@scenario(planted_only=True)
+def blocked_checkpoint(work: Workload) -> None:
+    """A checkpoint while another connection reads the database file as the last checkpoint left it: SQLite then copies
+    nothing, and syncs nothing."""
+    work.open()
+    work.add(3)
+    work.save()
+    holder = apsw.Connection(str(work.folder / "metadata-1.db"))
+    holder.execute("BEGIN")
+    holder.execute("SELECT count(*) FROM records").fetchall()
+    work.add(2)
+    work.save()
+    work.add()
+
+
+@scenario("os", planted_only=True)
+def one_unsynced_rotation(work: Workload) -> None:
+    work.open()
+    work.add(3)
+    work.add()
+    work.save()
+
+
+@scenario(processes=2, planted_only=True)
+def one_kill(work: Workload) -> None:
+    """Killed before the sync of a batch, which is then found in the page cache."""
+    work.open()
+    if work.stage == 0:
+        work.add()
+        work.die_at(2)
+    work.add()

@@ -362,8 +362,8 @@ def test_a_compressed_bomb_is_refused_before_it_unpacks(sound: Path, tmp_path: P
 
 def test_a_restore_that_fails_leaves_nothing(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk known beforehand, or an error in the middle."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("U", (), {"free": 10})())
-    with pytest.raises(OSError, match="free space"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("U", (), {"free": 10, "total": 1000})())
+    with pytest.raises(OSError, match="free bytes"):
         restore(sound, tmp_path / "out")
     monkeypatch.undo()
     from nopokedb.embedded.engine import EmbeddedEngine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -685,8 +686,8 @@ def test_it_needs_room(open_db: Callable[..., NoPokeDB], monkeypatch: pytest.Mon
     """Without room for the new generation nothing is begun: a full disk would also stop the writers."""
     db = open_db(dim=DIM)
     fill(db)
-    usage = compaction.shutil.disk_usage(db.path)
-    monkeypatch.setattr(compaction.shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+    usage = shutil.disk_usage(db.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
     with pytest.raises(OSError, match=r"expected \d+ free bytes"):
         db.compact()
     assert db.add(vector_of(1, 1)) == 600 and generations(db.path) == {1}

@@ -19,6 +19,8 @@ from crash import plants
 from crash.records import DIM, State, Versions, digest, id_of, metadata_of, read_record, text_of, vector_of
 from crash.workload import recall_of
 from nopokedb import CollectionNotFoundError, NoPokeDB
+from nopokedb.embedded.storage import metadata
+from nopokedb.filters import Test, elements_of, holds, nodes_at
 
 _NEW_KEY = 1_000_000
 """A key that no workload uses: the folder has to go on as any other."""
@@ -80,13 +82,16 @@ def _ask(db: NoPokeDB, state: State) -> None:
         assert record is not None and read_record(record) == (key, state[key]), f"get({key}) differs from the scan"
         hit = db.query(vector_of(key, state[key][1]), k=1)[0]
         assert hit.id == id_of(key) and hit.distance < 1e-6, f"the vector of {key} finds {hit.id!r}"
+        word = (text_of(key, state[key][2]) or "").split(" ")[0]
+        if word and (Path(db.path) / "text").is_dir():  # the workload searches texts
+            assert [hit.id for hit in db.query(text="+" + word)] == [id_of(key)], f"{word} does not find {key}"
 
 
 def _agree(db: NoPokeDB) -> None:
     """Live labels, live rows, labels and metadata name the same records."""
     engine: Any = db._engine
     snapshot = engine.snapshot()
-    reader = engine._store().reader
+    reader = snapshot.store.reader
     labels = snapshot.live.members(0, snapshot.label_count).tolist()
     stored = reader.fetch(labels)
     assert sorted(stored) == labels, "a live label has no metadata"
@@ -96,6 +101,17 @@ def _agree(db: NoPokeDB) -> None:
     assert rows == [stored[label].row for label in labels], "labels and metadata name different rows"
     assert snapshot.live_rows.members(0, snapshot.row_count).tolist() == sorted(rows), "live rows and labels differ"
     assert np.array_equal(snapshot.row_labels[rows], labels), "a row does not lead back to its label"
+    for field in reader.fields():
+        # The index on a field, asked for everything that it has, against the records themselves.
+        assert field.ready, f"a field under construction is left: {field.path}"
+        values = {
+            value for label in labels for value in elements_of(nodes_at(json.loads(stored[label].metadata), field.path))
+        }
+        for value in values:
+            test = Test(field.path, "any_of", (value,))
+            expected = [label for label in labels if holds(test, stored[label].id, json.loads(stored[label].metadata))]
+            found, _ = reader.matching(test, 0, snapshot.label_count)
+            assert sorted(set(found.tolist()) & set(labels)) == expected, f"the index on {field.path} misses {value!r}"
     for segment in snapshot.segments:
         assert segment.stop <= snapshot.row_count, "an index covers rows that are not there"
 
@@ -103,6 +119,7 @@ def _agree(db: NoPokeDB) -> None:
 def main() -> None:
     """Serve until the input ends."""
     logging.getLogger("nopokedb").setLevel(logging.CRITICAL)
+    metadata._SCAN_LABELS = 0  # indexes on fields are asked however few records there are
     answers, sys.stdout = sys.stdout, sys.stderr
     with ExitStack() as stack:
         for plant in filter(None, sys.argv[1].split(",") if len(sys.argv) > 1 else []):

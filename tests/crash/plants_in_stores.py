@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crash.plants import Replace, nothing, plant, written_unsynced
-from nopokedb.embedded import recovery, upkeep
+from nopokedb.embedded import compaction, new_generation, recovery, upkeep
 from nopokedb.embedded.storage import files, manifest, metadata, oplog
 from nopokedb.embedded.store import Store
 
@@ -21,12 +21,12 @@ def _save_state_is(put: Replace, save_state: Any) -> None:
 def manifest_before_the_stores(put: Replace) -> None:
     real = recovery.save_state
 
-    def save_state(folder: Path, state: Any, store: Store, snapshot: Any, *, first_log: int) -> Any:
-        assert store.writer is not None
+    def save_state(folder: Path, state: Any, snapshot: Any, *, first_log: int) -> Any:
+        store = snapshot.store
         with_syncs = (Store.sync_columns, metadata.MetadataWriter.checkpoint)
         Store.sync_columns = metadata.MetadataWriter.checkpoint = nothing  # type: ignore[method-assign, assignment]
         try:
-            made = real(folder, state, store, snapshot, first_log=first_log)
+            made = real(folder, state, snapshot, first_log=first_log)
         finally:
             Store.sync_columns, metadata.MetadataWriter.checkpoint = with_syncs  # type: ignore[method-assign]
         store.sync_columns()
@@ -97,7 +97,7 @@ def live_set_not_synced(put: Replace) -> None:
 
 @plant("one_checkpoint", 5)
 def manifest_not_synced(put: Replace) -> None:
-    put(manifest, "write_durably", written_unsynced)
+    put(manifest, "write_temporary", lambda path, data: path.with_name(path.name + ".tmp").write_bytes(data))
 
 
 @plant("one_checkpoint", 5)
@@ -113,7 +113,8 @@ def manifest_written_in_place(put: Replace) -> None:
         files.sync(descriptor)
         os.close(descriptor)
 
-    put(manifest, "write_durably", write)
+    put(manifest, "write_temporary", write)
+    put(manifest, "adopt_temporary", nothing)
 
 
 @plant("one_checkpoint", 5)
@@ -150,7 +151,7 @@ def name_of_the_collection_not_synced(put: Replace) -> None:
 @plant("one_checkpoint", 6, in_recovery=True)
 def leftovers_removed_by_a_stale_manifest(put: Replace) -> None:
     """The live set in use is taken for a leftover while its successor is not written yet."""
-    real = recovery._remove_leftovers
+    real = recovery.remove_leftovers
 
     def remove(folder: Path, state: Any) -> None:
         real(folder, state)
@@ -160,4 +161,33 @@ def leftovers_removed_by_a_stale_manifest(put: Replace) -> None:
             path.unlink()
             path.write_bytes(data)
 
-    put(recovery, "_remove_leftovers", remove)
+    put(recovery, "remove_leftovers", remove)
+
+
+@plant("one_compaction", 5)
+def switch_before_the_new_stores_are_durable(put: Replace) -> None:
+    put(new_generation, "make_durable", _made_without_syncs)
+
+
+def _made_without_syncs(*args: Any, **kwargs: Any) -> Any:
+    with_syncs = (Store.sync_columns, metadata.MetadataWriter.checkpoint)
+    Store.sync_columns = metadata.MetadataWriter.checkpoint = nothing  # type: ignore[method-assign, assignment]
+    try:
+        return recovery.make_durable(*args, **kwargs)
+    finally:
+        Store.sync_columns, metadata.MetadataWriter.checkpoint = with_syncs  # type: ignore[method-assign]
+
+
+@plant("one_compaction", 5)
+def old_log_dropped_before_the_switch(put: Replace) -> None:
+    def prepare(folder: Path, state: Any) -> None:
+        oplog.drop_logs(folder / "oplog", state.first_log)
+        manifest.prepare_manifest(folder, state)
+
+    put(compaction, "prepare_manifest", prepare)
+
+
+@plant("restoring", 1)
+def restored_without_a_sync_of_the_checkpoint(put: Replace) -> None:
+    put(metadata.MetadataWriter, "checkpoint", nothing)
+    put(Store, "sync_columns", nothing)

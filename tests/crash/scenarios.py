@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import apsw
 
 from crash.workload import Workload
+from nopokedb import restore
 from nopokedb.embedded import upkeep
 
 
@@ -172,6 +175,84 @@ def killed(work: Workload) -> None:
         work.delete(keys[1:])
 
 
+@scenario()
+def compacting(work: Workload) -> None:
+    """New generations, asked for between batches, one of them with a snapshot that keeps old versions."""
+    work.open()
+    keys = work.add(9)
+    work.upsert(keys[:4])
+    work.update_metadata(keys[2:5])
+    work.delete(keys[7:])
+    work.db.compact()
+    work.add(2)
+    work.db.snapshot("kept")
+    then = dict(work.live)
+    work.upsert(keys[:2])
+    work.db.compact()
+    work.rollback("kept", then)
+    work.close()
+
+
+@scenario()
+def going_back(work: Workload) -> None:
+    """Undo and rollback, which are batches like others; snapshots made and dropped; a close and an opening between."""
+    work.open()
+    keys = work.add(6)
+    work.db.snapshot("one")
+    one = dict(work.live)
+    work.upsert(keys[:3])
+    work.delete(keys[4:])
+    before = dict(work.live)
+    work.add(2)
+    work.undo(before)
+    work.close()
+    work.open()
+    work.rollback("one", one)
+    work.db.drop_snapshot("one")
+    work.add()
+    work.close()
+
+
+@scenario()
+def indexed_and_searched(work: Workload) -> None:
+    """Indexes on fields, declared and made later; writes by filter; a text index that is saved and goes on."""
+    work.open(indexed_fields=("tag",))
+    keys = work.add(8)
+    work.db.query(text="word1x0")
+    work.upsert(keys[:3])
+    work.db.create_index("body")
+    work.delete_by_filter("t1")
+    work.save()
+    work.add(3)
+    work.db.query(text="word9x0")
+    work.db.drop_index("tag")
+    work.close()
+    work.open()
+    work.add(2)
+    work.close()
+
+
+@scenario()
+def restoring(work: Workload) -> None:
+    """A whole collection comes from a backup: all of it or none."""
+    with tempfile.TemporaryDirectory() as elsewhere:  # not on the mount
+        made = Workload(Path(elsewhere), "full")
+        made.open(indexed_fields=("tag",))
+        made.add(7)
+        made.db.backup(Path(elsewhere) / "full")
+        made.upsert([0, 1])
+        made.delete([2])
+        made.db.backup(Path(elsewhere) / "more", since=Path(elsewhere) / "full")
+        made.db.close()
+        work.new_keys(7)  # those that the backup has
+        work.begin(made.live)
+        restore([Path(elsewhere) / "full", Path(elsewhere) / "more"], work.folder)
+        work.ack()
+    work.open()
+    work.add()
+    work.close()
+
+
 @scenario("os")
 def unsynced(work: Workload) -> None:
     """durability="os": what a `save` or `close` returned for is there, later batches from the first one on."""
@@ -206,6 +287,15 @@ def one_checkpoint(work: Workload) -> None:
     work.delete([1])
     work.save()
     work.add(2)
+
+
+@scenario(planted_only=True)
+def one_compaction(work: Workload) -> None:
+    work.open()
+    keys = work.add(3)
+    work.delete(keys[:1])
+    work.db.compact()
+    work.add()
 
 
 @scenario(planted_only=True)

@@ -24,6 +24,10 @@ SHARES = {
     "reopening": 8,
     "threads": 24,
     "killed": 16,
+    "compacting": 40,
+    "going_back": 16,
+    "indexed_and_searched": 24,
+    "restoring": 8,
     "unsynced": 12,
 }
 """One of so many images is checked here, all of them in the long run. Which ones depends on the seed."""

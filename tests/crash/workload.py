@@ -26,7 +26,8 @@ import numpy as np
 from crash import plants
 from crash.records import DIM, Versions, id_of, metadata_of, read_record, text_of, vector_of
 from nopokedb import NoPokeDB
-from nopokedb.embedded import read_path, upkeep
+from nopokedb.embedded import nearest as nearest_module
+from nopokedb.embedded import upkeep
 from nopokedb.embedded.storage import columns, oplog
 
 _DEADLINE_S = 60.0
@@ -179,6 +180,27 @@ class Workload:
         self.db.delete_many([id_of(key) for key in keys])
         self.ack()
 
+    def delete_by_filter(self, tag: str) -> None:
+        """One batch that deletes every record with this tag."""
+        chosen = [key for key, versions in self.live.items() if metadata_of(key, versions)["tag"] == tag]
+        self.begin({}, chosen)
+        assert self.db.delete_many(where={"tag": tag}) == len(chosen)
+        self.ack()
+
+    def rollback(self, name: str, then: dict[int, Versions]) -> None:
+        """One batch that brings a named snapshot back."""
+        puts = {key: versions for key, versions in then.items() if self.live.get(key) != versions}
+        self.begin(puts, [key for key in self.live if key not in then])
+        self.db.rollback(name)
+        self.ack()
+
+    def undo(self, then: dict[int, Versions]) -> None:
+        """One batch that takes the last one back."""
+        puts = {key: versions for key, versions in then.items() if self.live.get(key) != versions}
+        self.begin(puts, [key for key in self.live if key not in then])
+        self.db.undo()
+        self.ack()
+
     def mixed_batch(self, new: int, replaced: Sequence[int], gone: Sequence[int]) -> None:
         """A `with db.batch()` of all kinds of writes."""
         puts: dict[int, Versions] = dict.fromkeys(self.new_keys(new), (0, 0, 0))
@@ -211,11 +233,11 @@ def recall_of(db: NoPokeDB, state: dict[int, Versions]) -> float:
     rows = np.array([vector_of(key, state[key][1]) for key in keys], np.float64)
     rows /= np.linalg.norm(rows, axis=1)[:, None]
     nearest = np.argsort(-(queries @ rows.T), axis=1)[:, :10]
-    usual, read_path._EXACT_ROWS = read_path._EXACT_ROWS, 0
+    usual, nearest_module._EXACT_ROWS = nearest_module._EXACT_ROWS, 0
     try:
         answers = db.query_many(queries, k=10, include=())
     finally:
-        read_path._EXACT_ROWS = usual
+        nearest_module._EXACT_ROWS = usual
     found = 0
     for best, hits in zip(nearest, answers, strict=True):
         found += len({id_of(keys[at]) for at in best} & {hit.id for hit in hits})

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
 import threading
 import time
 import weakref
@@ -43,6 +42,7 @@ from nopokedb.embedded.search.options import Stopped
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.storage.columns import LABEL_TYPE, ROW_TYPE
+from nopokedb.embedded.storage.files import has_room
 from nopokedb.embedded.storage.manifest import Manifest, adopt_manifest, prepare_manifest
 from nopokedb.embedded.storage.oplog import drop_logs
 from nopokedb.embedded.store import Store
@@ -339,9 +339,8 @@ def _check_room(folder: Path, snapshot: Snapshot) -> None:
     share = snapshot.live.count / max(1, snapshot.label_count)
     needed = int(snapshot.live.count * row_bytes + share * _metadata_bytes(snapshot))
     needed += needed // 10 + _ROOM_BYTES
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(errno.ENOSPC, f"expected {needed} free bytes for a compaction of {folder}, found {free}")
+    if not has_room(folder, needed):
+        raise OSError(errno.ENOSPC, f"expected {needed} free bytes for a compaction of {folder}, found fewer")
 
 
 def _present(folder: Path, generation: int, start: str) -> Iterator[Path]:

@@ -9,6 +9,7 @@ records.py. Indexes are built anew by the upkeep.
 
 from __future__ import annotations
 
+import errno
 import secrets
 import shutil
 import struct
@@ -22,7 +23,7 @@ from nopokedb.embedded.archive import DELETED, RECORDS, ArchiveReader, Block
 from nopokedb.embedded.engine import EmbeddedEngine
 from nopokedb.embedded.recovery import make_folder
 from nopokedb.embedded.storage.columns import NONE
-from nopokedb.embedded.storage.files import sync_folder
+from nopokedb.embedded.storage.files import has_room, sync_folder
 from nopokedb.embedded.storage.frames import Frame, decode_frame, encode_frame
 from nopokedb.engine import Write
 from nopokedb.errors import ArchiveError, InvalidInputError
@@ -42,9 +43,8 @@ def restore_backups(sources: Sequence[Path], target: Path) -> int:
     for reader in readers:
         needed += _checked_size(reader)
     make_folder(target.absolute().parent)
-    free = shutil.disk_usage(target.absolute().parent).free
-    if free < needed * _ROOM:
-        raise OSError(f"expected {int(needed * _ROOM)} bytes of free space for {target}, got {free}")
+    if not has_room(target.absolute().parent, int(needed * _ROOM)):
+        raise OSError(errno.ENOSPC, f"expected {int(needed * _ROOM)} free bytes for {target}, found fewer")
     building = target.absolute().with_name(f".restoring-{target.name}-{secrets.token_hex(4)}")
     try:
         count = _fill(building, readers)

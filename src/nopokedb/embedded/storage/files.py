@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,13 @@ def sync_folder(folder: Path) -> None:
 def open_file(path: Path, flags: int) -> int:
     """`os.open` with what every descriptor here needs: not inherited by programs started later, binary."""
     return os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o644)
+
+
+def has_room(folder: Path, needed: int) -> bool:
+    """Whether the file system has so many bytes left. One that does not tell its size (some in user space) is
+    believed to."""
+    usage = shutil.disk_usage(folder)
+    return usage.total == 0 or usage.free >= needed
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -122,6 +122,7 @@ def test_every_strategy(open_db: Callable[..., NoPokeDB], rng: np.random.Generat
     assert (given.searches[0].ef_asked, given.searches[0].ef, given.searches[0].candidates) == (77, 77, 77)
     whole = ask(db, query, 10, target_recall=1.0)
     assert {search.strategy for search in whole.searches} == {"exact"} and whole.candidates == COUNT + 500
+    assert "full comparison" in whole.searches[0].why
     db.delete_many(range(COUNT))
     assert ask(db, query, 10).searches[0].strategy == "skipped"
     db.delete_many(list(range(COUNT, COUNT + 500)))

@@ -308,6 +308,52 @@ def test_a_perfect_sample_is_not_certainty(open_db: Callable[..., NoPokeDB], rng
     assert (perfect.recall, perfect.worst_decile, perfect.high) == (1, 1, 1) and 0.9 < perfect.low < 0.95
 
 
+def test_half_of_a_sample_are_records_that_leave_themselves_out(
+    open_db: Callable[..., NoPokeDB], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stored vector is asked for one more than k, and its own record is not counted; each is asked both ways."""
+    db = open_db(dim=8)
+    vectors = gaussian(rng, 100, 8)
+    db.add_many(vectors)
+    asked: list[Any] = []
+    real = type(db._engine).answer_together
+
+    def spy(self: Any, queries: Any) -> Any:
+        asked.append(queries)
+        return real(self, queries)
+
+    monkeypatch.setattr(type(db._engine), "answer_together", spy)
+    db.measure_recall(sample=40, k=3)
+    pairs = [queries for queries in asked if len(queries) == 2]
+    assert len(pairs) == 40 and all((one.recall, other.recall) == (0.99, 1.0) for one, other in pairs)
+    stored = {tuple(vector) for vector in vectors}
+    assert [one.k for one, _ in pairs].count(4) == 20
+    assert all((one.k == other.k == 4) == (tuple(one.vectors[0]) in stored) for one, other in pairs)
+
+
+@pytest.mark.parametrize("target", [0.8, 0.99])
+def test_an_index_that_finds_too_little_is_not_believed(
+    open_db: Callable[..., NoPokeDB], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, target: float
+) -> None:
+    """Where a list ends before the k-th place all rows are compared: never fewer hits than there are."""
+    vectors, query = gaussian(rng, 3000, 32), gaussian(rng, 1, 32)
+    db = open_db(dim=32, index="scan")
+    db.add_many(vectors)
+    wait_sealed(db)
+    kind = type(segments_of(db)[0])
+    real = kind.search
+
+    def short(self: Any, queries: Any, ef: int, bits: Any = None) -> Any:
+        rows = real(self, queries, ef, bits)
+        rows[:, 4:] = -1
+        return rows
+
+    monkeypatch.setattr(kind, "search", short)
+    assert shares(db, cosine_distances(vectors, query), query, 10, target_recall=target) == [1]
+    plan = db.explain(query[0], 10, target_recall=target)
+    assert plan.candidates == 4 + 3000 and "did not settle" in plan.searches[0].why
+
+
 def test_the_smallest_collections_are_measured(open_db: Callable[..., NoPokeDB]) -> None:
     """One record, of which a copy of itself finds nothing, and two that cancel out; none at all cannot be sampled."""
     db = open_db(dim=2)
@@ -357,6 +403,7 @@ def test_recent_queries_are_few_and_copies() -> None:
         recent.note(mine)
     kept = recent.vectors()
     assert kept is not None and kept.shape == (256, 3)
+    assert len(np.unique(kept[:, 0])) == 256
     assert kept[:, 0].max() > 19_900 and kept[:, 0].min() > 15_000
 
 

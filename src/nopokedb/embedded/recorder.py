@@ -96,7 +96,7 @@ class Recorder:
         draft.candidates += count
         draft.bytes_read += count * self.row_bytes
         if draft.strategy in ("scan", "graph"):
-            draft.why += "; its list did not settle, so all were compared"
+            draft.why += "; its list fell short or did not settle, so all were compared"
 
     def end_part(self, part: str, kind: str, row_count: int, allowed_count: int) -> None:
         draft, self._draft = self._draft, _Draft()

@@ -19,27 +19,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nopokedb.backups import Backup
 from nopokedb.embedded import named, recovery
-from nopokedb.embedded.backup import Source, write_backup
-from nopokedb.embedded.check import check_reading, check_writing
-from nopokedb.embedded.compensation import frame_of, rollback_frame, undo_last
 from nopokedb.embedded.follower import Follower
-from nopokedb.embedded.read_path import Position as Place
-from nopokedb.embedded.read_path import ReadPath, RecordCache
-from nopokedb.embedded.resolve import Position
+from nopokedb.embedded.keeping import Keeping
+from nopokedb.embedded.read_path import Position, ReadPath, RecordCache
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
-from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.upkeep import Upkeep, load_segments
-from nopokedb.embedded.write_path import Drafted, WritePath
+from nopokedb.embedded.write_path import WritePath
 from nopokedb.engine import SegmentStats, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError, SettingsMismatchError
-from nopokedb.problems import Problem
 from nopokedb.records import Hit, Id, Part, Record, Vectors
-from nopokedb.views import Moment, NamedSnapshot
 
 _CACHE_BYTES = 64 * 2**20
 T = TypeVar("T")
@@ -50,7 +42,7 @@ _kept_after_fork: list[Any] = []
 """Engines of the parent: to close their SQLite connections in a child could touch the parent's files."""
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(Keeping):
     """One open folder."""
 
     def __init__(
@@ -205,7 +197,7 @@ class EmbeddedEngine:
     ) -> Iterator[Record]:
         """Page by page, so that no read of the stores stays open between two records."""
         # Behind every version of `after`: no label is as large.
-        position: Place | None = None if after is None else (after, 2**62)
+        position: Position | None = None if after is None else (after, 2**62)
         while limit is None or limit > 0:
             at = position
             page, position = self._read(partial(self._scan_page, snapshot, at, limit, include))
@@ -218,11 +210,11 @@ class EmbeddedEngine:
     def _scan_page(
         self,
         snapshot: Snapshot,
-        position: Place | None,
+        position: Position | None,
         limit: int | None,
         include: Sequence[Part],
         reads: ReadPath,
-    ) -> tuple[list[Record], Place | None]:
+    ) -> tuple[list[Record], Position | None]:
         if self._unusable is not None:
             self._raise_unusable()
         return reads.scan_page(snapshot, position, limit, include)
@@ -246,86 +238,6 @@ class EmbeddedEngine:
         self._check_writable()
         self._writes.check_usable()
         self._upkeep.checkpoint()
-
-    def undo(self) -> int:
-        self._check_writable()
-        with self._upkeep.steady():
-            return undo_last(self._writes, self._writer_store)
-
-    def exchange_versions(self, retire: Sequence[int], versions: Sequence[tuple[Stored, str | None]]) -> None:
-        """One batch that retires labels and writes these versions on the rows that they name; for repair."""
-        self._check_writable()
-        generation = self._writer_store.generation
-        self._writes.write_drafted(lambda *now: (frame_of(retire, versions, *now, generation=generation), []))
-
-    def backup(self, target: Path, since: int | Path | None) -> Backup:
-        snapshot = self.snapshot()
-        if self._follower is None and isinstance(since, int):
-            with self._upkeep.steady() as manifest:
-                snapshot, log = self._writes.held_log(manifest.checkpoint_lsn, manifest.first_log)
-            return write_backup(Source(self.folder, manifest, snapshot, self._read, log), target, since)
-        return write_backup(Source(self.folder, self._manifest(), snapshot, self._read), target, since)
-
-    def snapshot_create(self, name: str) -> NamedSnapshot:
-        self._check_writable()
-        self._writes.check_usable()
-        if not self._durable:
-            self._upkeep.checkpoint()  # what the name stands for must not be less durable than the name
-        with self._upkeep.steady() as manifest:
-            return named.create(self.folder, name, manifest, self.snapshot())
-
-    def snapshots(self) -> list[NamedSnapshot]:
-        self.snapshot()
-        manifest = self._manifest()
-        return [named.load(self.folder, name, manifest).named for name in named.names(self.folder)]
-
-    def at(self, name: str) -> tuple[Moment, NamedSnapshot]:
-        now = self.snapshot()
-        stored = named.load(self.folder, name, self._manifest())
-        state = named.as_snapshot(stored, now, named.path_of(self.folder, name))
-        return _MomentOf(self, state), stored.named
-
-    def rollback(self, name: str) -> int:
-        self._check_writable()
-        changed = 0
-        stored = named.load(self.folder, name, self._manifest())
-
-        def draft(position: Position, snapshot: Snapshot) -> Drafted | None:
-            nonlocal changed
-            store = self._writer_store
-            drafted, changed = rollback_frame(
-                stored.live, store.reader, position, snapshot, generation=store.generation
-            )
-            return drafted
-
-        self._writes.write_drafted(draft)
-        return changed
-
-    def drop_snapshot(self, name: str) -> None:
-        self._check_writable()
-        named.drop(self.folder, name)
-
-    def _manifest(self) -> Manifest:
-        return self._follower.manifest if self._follower is not None else self._upkeep.manifest
-
-    def raise_auto_ids(self, next_auto_id: int) -> None:
-        """No automatic id below this from now on, durably; for restoring."""
-        self._check_writable()
-        generation = self._writer_store.generation
-
-        def draft(position: Position, snapshot: Snapshot) -> Drafted:
-            ahead = replace(position, next_auto_id=max(position.next_auto_id, next_auto_id))
-            return frame_of([], [], ahead, snapshot, generation=generation), []
-
-        self._writes.write_drafted(draft)
-
-    def check(self, deep: bool) -> list[Problem]:
-        if self._unusable is not None:
-            self._raise_unusable()
-        if self._follower is not None:
-            return check_reading(self.folder, deep=deep)
-        with self._upkeep.steady() as manifest:
-            return check_writing(self.folder, manifest, self._writes, deep=deep)
 
     def refresh(self) -> None:
         if self._unusable is not None:
@@ -409,32 +321,6 @@ class EmbeddedEngine:
             if self._lock is not None:
                 self._lock.leave_to_parent()
             _kept_after_fork.append(self)
-
-
-class _MomentOf:
-    """The read methods of an engine, bound to one state."""
-
-    def __init__(self, engine: EmbeddedEngine, state: Snapshot) -> None:
-        self._engine, self._state = engine, state
-        self.dim, self.space = engine.dim, engine.space
-
-    def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
-        return self._read(lambda reads: reads.get(self._state, ids, include))
-
-    def count(self) -> int:
-        return self._state.live.count
-
-    def scan(self, after: Id | None, limit: int | None, include: Sequence[Part]) -> Iterator[Record]:
-        return self._engine._scan(self._state, after, limit, include)
-
-    def query(
-        self, queries: Vectors, k: int, ef: int | None, max_distance: float | None, include: Sequence[Part]
-    ) -> list[list[Hit]]:
-        return self._read(lambda reads: reads.query(self._state, queries, k, ef, max_distance, include))
-
-    def _read(self, read: Callable[[ReadPath], T]) -> T:
-        self._engine.snapshot()  # raises where the handle is closed or of the parent process
-        return self._engine._read(read)
 
 
 def _file_sizes(folder: Path) -> dict[Path, int]:

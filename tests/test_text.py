@@ -46,7 +46,7 @@ class Watched:
 
 
 def reader_of(db: NoPokeDB) -> MetadataReader:
-    return db._engine._store().reader  # type: ignore[attr-defined, no-any-return]
+    return db._engine.snapshot().store.reader  # type: ignore[attr-defined, no-any-return]
 
 
 def find(view: TextView, db: NoPokeDB, text: str, limit: int = 10) -> list[int]:

@@ -266,6 +266,8 @@ class EmbeddedEngine(GoingBack):
         return take_snapshot
 
     def explain(self, query: Query) -> Plan:
+        if self._follower is None:
+            self._upkeep.scrub.raise_if_damaged(self.snapshot())
         while True:
             store = self.snapshot().store
             try:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from faults import NAMES, SYNCS, WRITES, failing
 
-from nopokedb import CorruptionError, NeedsReopenError, NoPokeDB, NotADatabaseError, OutcomeUnknownError
+from nopokedb import CorruptionError, NeedsReopenError, NoPokeDB, NotADatabaseError, OutcomeUnknownError, check
 from nopokedb.embedded.storage import metadata as metadata_module
 
 DIM = 5
@@ -379,7 +379,12 @@ def test_flipped_bytes_never_give_a_wrong_answer(tmp_path: Path, name: str, seed
                 assert all(hit.metadata == {"k": hit.id} for hit in hits)
                 # A damaged vector may be missed as a neighbour; it is never returned.
                 assert name == "vectors-1.f32" or [hit.id for hit in hits] == [3, 31, 59]
-                assert ids_of(db) == want
+                found = ids_of(db)
+                # A damaged index of SQLite's may hide a record from what goes by id; `check` finds that.
+                assert found == want or (name == "metadata-1.db" and set(found) < set(want))
+            if found != want:
+                assert "id_index" in {problem.kind for problem in check(folder)}
+                noticed += 1
         except (CorruptionError, OSError):
             noticed += 1
         shutil.rmtree(tmp_path / "db")

@@ -270,7 +270,7 @@ def test_any_text_is_found_by_its_words(text: str) -> None:
     """What has a term is found by itself, as words and as a phrase."""
     index = index_of([text], "none")
     if index.analyzer.terms.analyze(prepare(text)) and parse(text.replace("*", " ").replace('"', " ")).clauses:
-        words = re.sub(r'[*"]|(?<!\S)[+-]+', " ", text)
+        words = re.sub(r"(?<!\S)[+-]+", " ", re.sub(r'[*"]', " ", text))
         if parse(words).clauses and index.analyzer.terms.analyze(prepare(words)):
             assert labels_of(index, words) == [0]
             assert labels_of(index, f'"{words}"') == [0]
@@ -352,7 +352,7 @@ def test_the_view_equals_the_live_texts(open_db: Open, tmp_path: Path, rng: np.r
     """After every write the answer is that of a brute-force search over the live texts: nothing retired, nothing
     missing, whatever was added, replaced, deleted, or has no text."""
     db = open_db(dim=2)
-    view = TextView(tmp_path / "db" if where == "folder" else None, "none", reader_of(db))
+    view = TextView(tmp_path / "view" if where == "folder" else None, "none", reader_of(db))
     words = [f"w{at}" for at in range(12)]
     texts: dict[int, str | None] = {}
     for step in range(60):
@@ -398,7 +398,7 @@ def test_retired_statistics_are_bounded(open_db: Open) -> None:
 def test_deletes_alone_cost_no_commit(open_db: Open, tmp_path: Path) -> None:
     """A deleted label is masked at once; the index is committed to when enough have gathered."""
     db = open_db(dim=2)
-    view = TextView(tmp_path / "db", "en", reader_of(db))
+    view = TextView(tmp_path / "view", "en", reader_of(db))
     db.add_many(np.ones((50, 2)), texts=["word"] * 50)
     assert len(find(view, db, "word", 99)) == 50
     searcher = view._state.searcher  # type: ignore[union-attr]
@@ -414,7 +414,7 @@ def test_deletes_alone_cost_no_commit(open_db: Open, tmp_path: Path) -> None:
 def test_threads_read_their_own_writes(open_db: Open, tmp_path: Path) -> None:
     """Each thread finds what it has just written, while others write, search and catch up."""
     db = open_db(dim=2, durability="os")
-    view = TextView(tmp_path / "db", "none", reader_of(db))
+    view = TextView(tmp_path / "view", "none", reader_of(db))
     failures: list[str] = []
 
     def work(name: int) -> None:
@@ -456,7 +456,7 @@ def test_an_older_snapshot_is_refused(open_db: Open) -> None:
 def test_a_failed_catch_up_is_made_good(open_db: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error halfway (a full disk, say) is reported; the next search has the whole answer."""
     db = open_db(dim=2)
-    view = TextView(tmp_path / "db", "en", reader_of(db))
+    view = TextView(tmp_path / "view", "en", reader_of(db))
     db.add([1, 1], text="word")
     assert find(view, db, "word") == [0]
     db.add([1, 1], text="word")
@@ -492,7 +492,7 @@ def test_closing_ends_the_threads(open_db: Open, tmp_path: Path) -> None:
                 pass  # the thread has ended meanwhile
         return sum(name.startswith(("merge_thread", "thrd-tantivy")) for name in names)
 
-    view = TextView(tmp_path / "db", "en", reader_of(db))
+    view = TextView(tmp_path / "view", "en", reader_of(db))
     db.add([1, 1], text="word")
     find(view, db, "word")
     if tasks.exists():
@@ -505,7 +505,7 @@ def test_closing_ends_the_threads(open_db: Open, tmp_path: Path) -> None:
     view.close()
     with pytest.raises(ClosedError):
         find(view, db, "word")
-    assert not list((tmp_path / "db" / "text").glob("work-*"))
+    assert not list((tmp_path / "view" / "text").glob("work-*"))
 
 
 def test_closing_stops_a_long_build(open_db: Open, tmp_path: Path) -> None:
@@ -524,13 +524,13 @@ def test_closing_stops_a_long_build(open_db: Open, tmp_path: Path) -> None:
                         time.sleep(0.001)
                 yield page
 
-    view = TextView(tmp_path / "db", "en", Slow(reader_of(db)))
+    view = TextView(tmp_path / "view", "en", Slow(reader_of(db)))
     closing = threading.Thread(target=view.close)
     with pytest.raises(ClosedError):
         find(view, db, "word")
     closing.join()
     assert len(pages) == 2
-    assert list((tmp_path / "db" / "text").iterdir()) == []
+    assert list((tmp_path / "view" / "text").iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -569,7 +569,8 @@ def test_the_missing_extra_is_named(open_db: Open, monkeypatch: pytest.MonkeyPat
 
 
 class Kept:
-    """A collection with a saved text index of 40 texts, and views on it."""
+    """A collection, and in a folder of its own a saved text index of its 40 texts, and views on that. (In the
+    collection's folder the upkeep thread would look after it too.)"""
 
     def __init__(self, db: NoPokeDB, folder: Path) -> None:
         self.db, self.folder = db, folder
@@ -598,7 +599,7 @@ class Kept:
 
 @pytest.fixture
 def kept(open_db: Open, tmp_path: Path) -> Kept:
-    return Kept(open_db(dim=2), tmp_path / "db")
+    return Kept(open_db(dim=2), tmp_path / "view")
 
 
 def test_reopening_reads_no_texts_again(kept: Kept) -> None:
@@ -699,7 +700,7 @@ def test_a_state_of_something_else_is_not_used(kept: Kept) -> None:
 
 def test_a_state_ahead_of_the_records_is_not_used(open_db: Open, tmp_path: Path) -> None:
     """The log lost its tail (durability="os", a power cut): the saved index knows labels that never were."""
-    kept = Kept(open_db(dim=2), tmp_path / "db")
+    kept = Kept(open_db(dim=2), tmp_path / "view")
     other = NoPokeDB(dim=2, path=tmp_path / "other")
     other.add([1, 1], text="word number17")
     shutil.copytree(kept.text, tmp_path / "other" / "text")

@@ -170,11 +170,12 @@ class EmbeddedEngine(GoingBack):
         self._reads = self._new_reads(snapshot.store, None)
 
     def _new_reads(self, store: Store, before: ReadPath | None) -> ReadPath:
-        """The read path on this store. Its caches go by label, so they are taken over only within a generation."""
-        if before is not None and before.store.generation == store.generation:
-            return ReadPath(self.space, store, before.cache, before.filters)
+        """The read path on this store. Records go by label and are verified, so they are taken over in a generation.
+        What filters said is not: an immutable connection that met a writer may have said anything."""
         limit = self._cache_bytes
-        return ReadPath(self.space, store, RecordCache(limit), FilterCache(limit, self._filter_searched))
+        same = before is not None and before.store.generation == store.generation
+        records = before.cache if before is not None and same else RecordCache(limit)
+        return ReadPath(self.space, store, records, FilterCache(limit, self._filter_searched))
 
     def _reads_of(self, snapshot: Snapshot) -> ReadPath:
         """The read path for a snapshot, which may be one of before a new generation or a refresh."""

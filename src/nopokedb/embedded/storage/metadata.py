@@ -471,7 +471,8 @@ def _reported(path: Path) -> Iterator[None]:
     except apsw.SQLError as error:
         if "cannot rollback" in str(error):  # SQLite has done so itself, as it may on a full disk or an I/O error
             raise OSError(f"SQLite could not write {path}: {error.__context__ or error}") from error
-        if "malformed" not in str(error) and "no such table" not in str(error):
+        # The statements are fixed: what they name is there, unless the schema is damaged.
+        if "malformed" not in str(error) and "no such" not in str(error):
             raise
         raise CorruptionError(f"SQLite reports damage in {path}: {error}", file=str(path)) from error
 

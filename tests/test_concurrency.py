@@ -198,6 +198,64 @@ def test_closing_while_others_work(open_db: Callable[..., NoPokeDB]) -> None:
         assert set(done) <= {record.id for record in again.scan()}
 
 
+@pytest.mark.usefixtures("busy_upkeep")
+def test_indexes_are_made_while_others_write_and_save(open_db: Callable[..., NoPokeDB]) -> None:
+    """All of them make commits durable; the indexes hold what was written meanwhile."""
+    db = open_db(dim=DIM)
+    rounds = 40
+
+    def write() -> None:
+        for n in range(rounds):
+            db.add_many(np.random.default_rng(n).random((100, DIM)), [{"a": n, "b": i, "c": i % 7} for i in range(100)])
+
+    def index(field: str) -> None:
+        for _ in range(rounds // 4):
+            db.create_index(field)
+            db.drop_index(field)
+        db.create_index(field)
+
+    def save() -> None:
+        for _ in range(rounds * 2):
+            db.save()
+
+    run_all(write, lambda: index("a"), lambda: index("b"), save, save)
+    db.add(np.ones(DIM), {"a": 0, "b": 5})
+    assert db.count({"a": 0}) == 101
+    assert db.count({"b": 5}) == rounds + 1
+    db.close()
+    with NoPokeDB(path=db.path) as again:
+        assert set(again.stats().indexed_fields) == {"a", "b"}
+        assert again.count({"b": 5}) == rounds + 1
+        assert again.check(deep=True) == []
+
+
+def test_closing_while_indexes_are_made(open_db: Callable[..., NoPokeDB]) -> None:
+    """A close waits for the part that is being added, and the unfinished index is gone afterwards."""
+    db = open_db(dim=DIM)
+    db.add_many(np.random.default_rng(0).random((20_000, DIM)), [{"n": i} for i in range(20_000)])
+    made: list[int] = []
+
+    def index() -> None:
+        try:
+            while True:
+                db.create_index("n")
+                db.drop_index("n")
+                made.append(1)
+        except ClosedError:
+            return
+
+    def close() -> None:
+        while not made:
+            os.sched_yield()
+        db.close()
+
+    run_all(index, close)
+    with NoPokeDB(path=db.path) as again:
+        assert again.stats().indexed_fields in ((), ("n",))
+        assert again.count({"n": {"$lt": 100}}) == 100
+        assert again.check(deep=True) == []
+
+
 def test_a_second_process_is_refused_at_once(tmp_path: Path) -> None:
     """The second writer gets `DatabaseLockedError` with the pid of the first, without waiting."""
     code = "import sys; from nopokedb import NoPokeDB; db = NoPokeDB(dim=8, path=sys.argv[1]); print(1, flush=True)"

@@ -393,6 +393,7 @@ class EmbeddedEngine(GoingBack):
                 return
             self._upkeep.stop()
             self._compaction.wait()
+            self._fields.wait()
             with ExitStack() as closing:
                 # Called in the opposite order; each step is taken whatever the others raise.
                 closing.callback(self._release_lock)

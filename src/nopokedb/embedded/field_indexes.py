@@ -6,9 +6,11 @@ import logging
 import threading
 from collections import Counter
 
+from nopokedb.embedded.search.options import Stopped
 from nopokedb.embedded.storage.metadata import Field, MetadataWriter
 from nopokedb.embedded.upkeep import Upkeep
 from nopokedb.embedded.write_path import WritePath
+from nopokedb.errors import ClosedError
 from nopokedb.filters import path_text
 
 _log = logging.getLogger("nopokedb")
@@ -41,34 +43,51 @@ class FieldIndexes:
     def create(self, path: tuple[str, ...], *, automatic: bool = False) -> None:
         """Index the field; durable when this returns. Writers wait only while a part is added."""
         with self.lock:
+            self._check_open()
             for field in self.fields():
                 if field.path == path:
                     if field.automatic and not automatic:
                         with self._writes.quiesced():
                             self._writer.keep_field(field.number)
-                        self._writer.checkpoint()
+                        self._make_durable()
                     return
             with self._writes.quiesced() as snapshot:
                 number = self._writer.add_field(path, automatic=automatic)
             for start in range(0, snapshot.label_count, _FILL_LABELS):
-                if automatic and self._upkeep.stopping:
-                    return  # the next open removes what is there of it
+                self._check_open()  # the next open removes what is there of it
                 with self._writes.quiesced():
                     self._writer.fill_field(number, start, min(start + _FILL_LABELS, snapshot.label_count))
             with self._writes.quiesced():
                 self._writer.finish_field(number)
-            self._writer.checkpoint()
+            self._make_durable()
 
     def drop(self, path: tuple[str, ...]) -> bool:
         """Forget the index. False: there is none."""
         with self.lock:
+            self._check_open()
             for field in self.fields():
                 if field.path == path:
                     with self._writes.quiesced():
                         self._writer.drop_field(field.number)
-                    self._writer.checkpoint()
+                    self._make_durable()
                     return True
             return False
+
+    def _make_durable(self) -> None:
+        try:
+            self._writer.checkpoint()
+        except BaseException as error:
+            self._writes.fail(error)  # the same sync makes batches durable
+            raise
+
+    def _check_open(self) -> None:
+        if self._upkeep.stopping:
+            raise ClosedError("the database is closed; open it again")
+
+    def wait(self) -> None:
+        """For `close`, after the upkeep was told to stop: return when no thread makes or drops an index any more."""
+        with self.lock:
+            pass
 
     def fields(self) -> list[Field]:
         """What there is."""
@@ -86,5 +105,8 @@ class FieldIndexes:
         for path in wanted:
             del self._searches[path]
             if sum(field.automatic for field in self.fields()) < _MAX_AUTOMATIC:
-                self.create(path, automatic=True)
+                try:
+                    self.create(path, automatic=True)
+                except ClosedError:
+                    raise Stopped from None
                 _log.info("filters use %s often: it has an index now", path_text(path))

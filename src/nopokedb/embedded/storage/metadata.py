@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -288,7 +289,7 @@ class MetadataReader:
 
 
 class MetadataWriter:
-    """The one connection that writes. Used by one thread at a time."""
+    """The one connection that writes. Used by one thread at a time, except that any may call `checkpoint`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -314,6 +315,7 @@ class MetadataWriter:
             # A connection of its own: the other one may be inside a transaction of another thread.
             self._checkpointer = _connect(path, writable=True)
             self._checkpointer.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
+            self._checkpointing = threading.Lock()
             applied: Any = self._connection.execute("SELECT value FROM state WHERE key='applied_lsn'").get
         if not isinstance(applied, int):
             raise CorruptionError(f"the applied lsn is missing in {path}", file=str(path))
@@ -428,8 +430,9 @@ class MetadataWriter:
         self.applied_lsn = applied_lsn
 
     def checkpoint(self) -> None:
-        """Make all commits so far durable, in the database file or in its WAL. May run beside `write`."""
-        with _reported(self.path):
+        """Make all commits so far durable, in the database file or in its WAL. May run beside `write`, and beside
+        itself: a new index and the log are made durable by different threads."""
+        with self._checkpointing, _reported(self.path):
             frames, backfilled = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         if frames != backfilled:
             # A reader holds an older state: SQLite then stops early and may not have synced anything at all.
@@ -443,7 +446,7 @@ class MetadataWriter:
         """Backfill and empty the WAL, so that the database file alone is complete. False: a reader in another
         process prevents it, which is harmless."""
         try:
-            with _reported(self.path):
+            with self._checkpointing, _reported(self.path):
                 self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.BusyError:
             return False

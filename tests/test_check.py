@@ -89,6 +89,10 @@ def bad(problems: list[Problem]) -> list[Problem]:
     return [problem for problem in problems if problem.severity != "note"]
 
 
+def names_in(path: Path) -> set[Path]:
+    return {file for file in path.rglob("*") if file.is_file() and not file.name.endswith("-shm")}
+
+
 def content_of(path: Path) -> Dump:
     with NoPokeDB(path=path) as db:
         return dump(db)
@@ -215,7 +219,9 @@ def test_a_truncated_file_is_reported_and_repaired(
             with pytest.raises((CollectionNotFoundError, ValueError)):
                 check(path)
             continue
+        before = names_in(path)
         problems = check(path)
+        assert before <= names_in(path), what
         # An empty log file is what a crash right after its creation leaves; a LOCK is not needed.
         # The WAL of a killed writer may still have every page of the database, and SQLite reads what is missing of the
         # last page as zeros, which it may have been.

@@ -229,6 +229,11 @@ def _check_metadata(folder: Path, manifest: Manifest, found: Findings, *, deep: 
         found.broken = True
         found.add("missing", "error", "the metadata are missing", path)
         return
+    if not path.stat().st_size:
+        # Not even looked at by SQLite, which would delete the WAL of an empty database.
+        found.broken = True
+        found.add("sqlite", "error", "the metadata's file is empty", path)
+        return
     row_of = found.row_of
     count = manifest.label_count if row_of is None else len(row_of)
     live = found.live or Bitmap()

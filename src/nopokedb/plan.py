@@ -25,8 +25,8 @@ class TestPlan:
 
     test: str
     source: str
-    """Where it was known from: "cache", "index" or "scan"; "cache + index", "cache + scan" where only newer records had
-    to be looked up."""
+    """Where it was known from: "cache", "index", "sorted numbers" (of an index, in memory) or "scan"; "cache + " and
+    one of these where only newer records had to be looked up."""
     match_count: int | None
     """Live records that pass it; None if that is no longer kept."""
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nopokedb.embedded.recorder import Recorder, count_live
 from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.sorted_numbers import NumberCache
 from nopokedb.embedded.storage.bitmap import Bytes
 from nopokedb.embedded.storage.metadata import MetadataReader
 from nopokedb.filters import And, Filter, Not, Or, Test, each_test, filter_key
@@ -68,13 +69,8 @@ class FilteredRows:
         self._parts: dict[tuple[int, int], tuple[Bytes | None, int]] = {}
         self._members: dict[tuple[int, int], Labels] = {}
         self._labels: Labels | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        listed = sum(part.nbytes for part in [*self._members.values()]) + (
-            0 if self._labels is None else self._labels.nbytes
-        )
-        return self.label_bits.nbytes + self._rows.nbytes + listed
+        self.size_bytes = labels.nbytes + rows.nbytes
+        """Kept up to date: it is asked for after every new filter."""
 
     def _part(self, start: int, stop: int) -> tuple[Bytes | None, int]:
         part = self._parts.get((start, stop))
@@ -102,12 +98,14 @@ class FilteredRows:
                 return np.arange(start, stop)
             flags = np.unpackbits(bits, bitorder="little", count=stop - start)
             found = self._members[start, stop] = np.flatnonzero(flags) + start
+            self.size_bytes += found.nbytes
         return found
 
     def labels(self) -> Labels:
         """The labels that pass, ascending."""
         if self._labels is None:
             self._labels = np.flatnonzero(np.unpackbits(self.label_bits, bitorder="little", count=self.label_count))
+            self.size_bytes += self._labels.nbytes
         return self._labels
 
     def passes(self, labels: Labels) -> npt.NDArray[np.bool_]:
@@ -126,7 +124,9 @@ class FilterCache:
         """Told the path of a test for which many records were looked through."""
         self._lock = threading.Lock()
         self._tests: OrderedDict[bytes, tuple[Bytes, int]] = OrderedDict()
+        self._tests_bytes = 0
         self._states: OrderedDict[Any, FilteredRows] = OrderedDict()
+        self._numbers = NumberCache()
         self._same_rows = (0, True)
         """Up to which label every label has the row of the same number, as without updates of metadata alone."""
 
@@ -134,7 +134,7 @@ class FilterCache:
     def size_bytes(self) -> int:
         with self._lock:
             states = sum(state.size_bytes for state in self._states.values())
-            return states + sum(bits.nbytes for bits, _ in self._tests.values())
+            return states + self._tests_bytes + self._numbers.size_bytes
 
     def rows(
         self, node: Filter, snapshot: Snapshot, reader: MetadataReader, record: Recorder | None = None
@@ -199,8 +199,8 @@ class FilterCache:
                 self._tests.move_to_end(key)
         if known >= count:
             return bits[:size], "cache"
-        labels, indexed = reader.matching(test, known, count)
-        if not indexed and test.path is not None and count - known >= _COSTLY_LABELS:
+        labels, source = self._numbers.matching(test, known, count, reader)
+        if source == "scan" and test.path is not None and count - known >= _COSTLY_LABELS:
             self._on_search(test.path)
         base = known - known % 8  # the last byte may be half full
         flags = np.zeros(count - base, np.bool_)
@@ -209,9 +209,11 @@ class FilterCache:
         flags[labels - base] = True
         bits = np.concatenate([bits[: base // 8], np.packbits(flags, bitorder="little")])
         with self._lock:
-            if self._tests.get(key, (bits, 0))[1] < count:  # another thread may know more by now
+            before, newest = self._tests.get(key, (bits[:0], 0))
+            if newest < count:  # another thread may know more by now
                 self._tests[key] = (bits, count)
-        return bits, ("cache + " if known else "") + ("index" if indexed else "scan")
+                self._tests_bytes += bits.nbytes - before.nbytes
+        return bits, ("cache + " if known else "") + source
 
     def _row_bits(self, labels: Bytes, snapshot: Snapshot) -> Bytes:
         """The rows of these live labels as a bitmap."""
@@ -233,6 +235,6 @@ class FilterCache:
                 if len(self._states) > 1:
                     self._states.popitem(last=False)
                 elif len(self._tests) > 1:
-                    self._tests.popitem(last=False)
-                else:
+                    self._tests_bytes -= self._tests.popitem(last=False)[1][0].nbytes
+                elif not self._numbers.drop_one():
                     return

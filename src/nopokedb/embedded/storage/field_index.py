@@ -124,6 +124,12 @@ def select_from_index(test: Test, number: int) -> Condition | None:
     return Condition(f"SELECT group_concat(label) FROM ({' UNION ALL '.join(selects)})", bindings)  # noqa: S608
 
 
+def select_numbers(number: int) -> Condition:
+    """The statement that gives the numbers of a field with the labels below :stop that have them, ascending."""
+    sql = "SELECT value, label FROM field_values WHERE field = :field AND kind = 2 AND label < :stop ORDER BY value"
+    return Condition(sql, {"field": number})
+
+
 def _behind(prefix: str) -> str:
     """The first str behind all that begin with the prefix; "" if there is none."""
     prefix = prefix.rstrip("\U0010ffff")

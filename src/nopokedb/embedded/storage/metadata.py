@@ -31,7 +31,7 @@ import numpy.typing as npt
 import orjson
 
 from nopokedb.embedded.storage import field_index
-from nopokedb.embedded.storage.field_index import select_from_index
+from nopokedb.embedded.storage.field_index import select_from_index, select_numbers
 from nopokedb.embedded.storage.files import open_file, sync
 from nopokedb.embedded.storage.filter_sql import Condition, add_functions, select_groups, select_labels
 from nopokedb.embedded.storage.frames import Frame
@@ -247,6 +247,18 @@ class MetadataReader:
         with ThreadPoolExecutor(parts) as pool:  # SQLite runs without the interpreter lock
             found = pool.map(lambda at: self._labels(condition, bounds[at], bounds[at + 1]), range(parts))
             return np.concatenate(list(found)), False
+
+    def numbers(self, path: tuple[str, ...], stop: int) -> tuple[Sequence[int | float], Sequence[int]] | None:
+        """The numbers of a field in the records with labels below `stop`, ascending, and the label of each; None where
+        the field has no index."""
+        numbered = [field.number for field in self.fields() if field.ready and field.path == path]
+        if not numbered:
+            return None
+        condition = select_numbers(numbered[0])
+        with self.connection() as connection:
+            rows: list[Any] = connection.execute(condition.sql, {**condition.bindings, "stop": stop}).fetchall()
+        values, labels = zip(*rows, strict=True) if rows else ((), ())
+        return values, labels
 
     def _labels(self, condition: Condition, start: int, stop: int) -> Labels:
         with self.connection() as connection:

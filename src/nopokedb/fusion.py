@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +99,7 @@ def maximal_marginal_relevance(
 
 
 def _best_first(scores: dict[int, float]) -> dict[int, float]:
-    return dict(sorted(scores.items(), key=lambda item: -item[1]))  # stable: ties stay in order
+    return dict(sorted(scores.items(), key=itemgetter(1), reverse=True))  # stable even so: ties stay in order
 
 
 def _scaled(scores: Mapping[int, float], minimum: float | None) -> dict[int, float]:

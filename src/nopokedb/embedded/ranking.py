@@ -169,10 +169,11 @@ class Ranking:
         vector_scores = dict(zip(near.labels, near.scores, strict=True))
         distances = dict(zip(near.labels, near.distances, strict=True))
         text_scores = dict(zip(matching.labels, matching.scores, strict=True))
-        self._add_distances(
-            vector, [label for label in matching.labels if label not in distances], vector_scores, distances
-        )
-        self._lap("distances")
+        # Reciprocal ranks need no distances but those of the hits; the others have a use for all.
+        needs_all = self._query.alpha is not None or self._query.max_distance is not None
+        if needs_all:
+            self._add_distances(vector, matching.labels, vector_scores, distances)
+            self._lap("distances")
         if self._query.max_distance is not None:
             text_scores = {label: score for label, score in text_scores.items() if label in distances}
         if self._query.alpha is None:
@@ -187,6 +188,9 @@ class Ranking:
         vector_ranks = {label: rank for rank, label in enumerate(near.labels, 1)}
         text_ranks = {label: rank for rank, label in enumerate(text_scores, 1)}
         self._lap("fusion")
+        if not needs_all:
+            self._add_distances(vector, [label for label, _ in best], vector_scores, distances)
+            self._lap("distances")
         return [
             Candidate(
                 item,
@@ -200,7 +204,8 @@ class Ranking:
     def _add_distances(
         self, vector: Floats, labels: list[int], scores: dict[int, float], distances: dict[int, float]
     ) -> None:
-        """Exact distances of what only the text found, but for what is too far."""
+        """Exact distances of those that only the text found, but for what is too far."""
+        labels = [label for label in labels if label not in distances]
         if not labels:
             return
         rows = self.snapshot.rows_of(labels)

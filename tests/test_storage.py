@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nopokedb import NoPokeDB
 from nopokedb.embedded.storage.columns import Column
 from nopokedb.embedded.storage.frames import Frame
 from nopokedb.embedded.storage.lock import SERVING, Published, ReaderLock, WriterLock, read_published
@@ -152,6 +154,43 @@ def test_a_changed_row_in_sqlite_is_noticed(tmp_path: Path) -> None:
         reader.close()
     other.close()
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda db: list(db.scan(order_by="n")),
+        lambda db: list(db.scan({"n": 1})),
+        lambda db: db.facet("$id"),
+        lambda db: db.delete_many(where={"n": {"$gte": 0}}),
+        lambda db: db.update_many(metadata={"seen": True}, where={"n": {"$gte": 0}}),
+        lambda db: db.query([1.0, 2.0], 3),
+        lambda db: db.backup(Path(db.path) / "new.backup"),
+        lambda db: db.compact(),
+        lambda db: db.undo(),
+    ],
+    ids=["order", "filter", "facet", "delete", "update", "query", "backup", "compact", "undo"],
+)
+def test_a_live_record_that_sqlite_lost_is_damage(
+    open_db: Callable[..., NoPokeDB], use: Callable[[NoPokeDB], object]
+) -> None:
+    """Whatever needs a record that is live and not there says which one, and does nothing else."""
+    import apsw
+
+    db = open_db(dim=2)
+    db.add_many(np.ones((40, 2)), [{"n": n} for n in range(40)])
+    db.delete(5)
+    db.upsert(1, metadata={"n": 1})
+    for where in ({"n": 1}, {"n": {"$gte": 0}}):
+        db.count(where)  # from now on filters remember that it passes
+    connection = apsw.Connection(str(Path(db.path) / "metadata-1.db"))
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.execute("DELETE FROM records WHERE label=40")
+    connection.close()
+    with pytest.raises(CorruptionError, match=r"^label 40 has no record$") as caught:
+        use(db)
+    assert caught.value.file == str(Path(db.path) / "metadata-1.db")
+    assert db.count() == 39
 
 
 SEGMENT = SegmentFile("segment-1-0-8-scan.npk", "scan", 0, 8, 5, 6, 7, 8, 0.5)

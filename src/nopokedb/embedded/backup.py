@@ -35,7 +35,7 @@ from nopokedb.embedded.storage.frames import Frame, encode_frame
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.metadata import Field, Stored
 from nopokedb.embedded.storage.oplog import LogContent, read_log
-from nopokedb.errors import ArchiveError, CorruptionError, InvalidInputError
+from nopokedb.errors import ArchiveError, InvalidInputError
 from nopokedb.records import Id, Vectors
 
 _PAGE = 256
@@ -64,11 +64,8 @@ class Source:
 
     def fetch(self, labels: Sequence[int]) -> list[Stored]:
         """The record versions of these labels, in order, verified."""
-        found: dict[int, Stored] = self.read(lambda reads: reads.reader.fetch(labels))
-        if len(found) < len(labels):
-            missing = next(label for label in labels if label not in found)
-            raise CorruptionError(f"label {missing} has no record: {self.folder}", file=str(self.folder))
-        return [found[label] for label in labels]
+        found: list[Stored] = self.read(lambda reads: reads.reader.fetch_all(labels))
+        return found
 
     def texts(self, stored: Sequence[Stored]) -> list[str | None]:
         """Their texts, verified."""

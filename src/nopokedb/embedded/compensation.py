@@ -8,8 +8,7 @@ like any other: atomic, durable, replayed by recovery, and undone by the next un
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.storage.columns import MAX_ENTRIES
 from nopokedb.embedded.storage.frames import Frame, decode_frame
-from nopokedb.embedded.storage.metadata import MetadataReader, Stored
+from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.storage.oplog import read_log
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.write_path import Drafted, WritePath
@@ -83,8 +82,8 @@ def exchange_frame(
     reader = snapshot.store.reader
     if not retire and not restore:
         return None, 0
-    old = _fetched(reader, restore)
-    gone = _fetched(reader, retire)
+    old = {item.label: item for item in reader.fetch_all(restore)}
+    gone = {item.label: item for item in reader.fetch_all(retire)}
     texts = reader.texts([*old.values(), *gone.values()])
     # A version that an earlier rollback wrote again says the same as the one it was made of: it stays.
     now = {item.id: item for item in gone.values()}
@@ -143,11 +142,3 @@ def frame_of(
 def sorted_ids(ids: set[Id]) -> list[Id]:
     """The ids in a fixed order, so that the same batch gives the same bytes."""
     return sorted(ids, key=lambda id_: (isinstance(id_, str), id_))
-
-
-def _fetched(reader: MetadataReader, labels: Sequence[int]) -> Mapping[int, Any]:
-    found = reader.fetch(labels)
-    if len(found) < len(set(labels)):
-        missing = next(label for label in labels if label not in found)
-        raise CorruptionError(f"label {missing} has no record", file=str(reader.path))
-    return found

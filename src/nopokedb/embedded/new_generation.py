@@ -118,11 +118,8 @@ class NewGeneration:
     def _copy(self, source: Snapshot, labels: npt.NDArray[np.int64]) -> None:
         """Copy these versions, ascending; every byte is compared with its checksum."""
         old = source.store
-        found = old.reader.fetch(labels.tolist())
+        stored = old.reader.fetch_all(labels.tolist())
         rows = source.labels.view(source.label_count)["row"][labels].astype(np.int64)
-        if len(found) < len(labels):
-            raise CorruptionError("a live record is missing", file=str(old.reader.path))
-        stored = [found[label] for label in labels.tolist()]
         if [item.row for item in stored] != rows.tolist():
             raise CorruptionError(f"a label names another row: {old.labels.path}", file=str(old.labels.path))
         texts = old.reader.texts(stored)

@@ -53,20 +53,18 @@ class RecordCache:
         found = [stored.get(label) for label in labels]
         if None in found:
             missing = [label for label, item in zip(labels, found, strict=True) if item is None]
-            fetched = reader.fetch(missing)
+            fetched = reader.fetch_all(missing)
             self._keep(fetched)
-            try:
-                return [item or fetched[label] for label, item in zip(labels, found, strict=True)]
-            except KeyError as error:
-                raise CorruptionError(f"label {error} has no record", file=str(reader.path)) from None
+            rest = iter(fetched)
+            return [item or next(rest) for item in found]
         return found  # type: ignore[return-value]
 
-    def _keep(self, fetched: dict[int, Stored]) -> None:
+    def _keep(self, fetched: list[Stored]) -> None:
         with self._lock:
-            for label, item in fetched.items():
-                if label not in self._stored:
+            for item in fetched:
+                if item.label not in self._stored:
                     self.size_bytes += len(item.metadata) + self._OVERHEAD
-                    self._stored[label] = item
+                    self._stored[item.label] = item
             while self.size_bytes > self._limit:  # the oldest first
                 item = self._stored.pop(next(iter(self._stored)))
                 self.size_bytes -= len(item.metadata) + self._OVERHEAD

@@ -17,7 +17,7 @@ from nopokedb.embedded.storage.columns import MAX_ENTRIES, NONE
 from nopokedb.embedded.storage.frames import Frame
 from nopokedb.embedded.storage.metadata import MetadataReader
 from nopokedb.engine import Write
-from nopokedb.errors import CorruptionError, DuplicateIdError, InvalidInputError
+from nopokedb.errors import DuplicateIdError, InvalidInputError
 from nopokedb.records import (
     Id,
     Vectors,
@@ -247,9 +247,7 @@ class Resolver:
         labels = [version.label for version in old if version is not None and version.metadata is None]
         if not labels:
             return old
-        stored = self._reader.fetch(labels)
-        if len(stored) < len(set(labels)):
-            raise CorruptionError("a live record is missing", file=str(self._reader.path))
+        stored = {item.label: item for item in self._reader.fetch_all(labels)}
         texts = self._reader.texts(stored.values())
         return [
             version

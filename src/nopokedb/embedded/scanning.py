@@ -108,10 +108,7 @@ def _records(reads: ReadPath, snapshot: Snapshot, labels: list[int], include: Se
 def _stored(reads: ReadPath, labels: Any) -> Iterator[Any]:
     """The verified versions with these labels; not kept in the cache, which is for answers."""
     for at in range(0, len(labels), _PAGE):
-        page = labels[at : at + _PAGE].tolist()
-        found = reads.reader.fetch(page)
-        for label in page:
-            yield found[label]
+        yield from reads.reader.fetch_all(labels[at : at + _PAGE].tolist())
 
 
 def _labels_of(reads: ReadPath, snapshot: Snapshot, where: Filter | None) -> Any:

@@ -156,6 +156,14 @@ class MetadataReader:
                     found[row[0]] = self._verified(row)
         return found
 
+    def fetch_all(self, labels: Sequence[int]) -> list[Stored]:
+        """The stored versions with these labels, in order; `CorruptionError` if one has none."""
+        found = self.fetch(labels)
+        try:
+            return [found[label] for label in labels]
+        except KeyError as error:
+            raise CorruptionError(f"label {error} has no record", file=str(self.path)) from None
+
     def texts(self, stored: Iterable[Stored]) -> dict[int, str]:
         """The texts of these versions by label; versions without one are absent."""
         labels = [item.label for item in stored if item.has_text]

@@ -85,7 +85,7 @@ class Source:
     def vectors(self, stored: Sequence[Stored]) -> Vectors:
         """Their vectors, verified."""
         rows = np.array([item.row for item in stored], np.int64)
-        found: Vectors = self.read(lambda reads: reads.vectors_of(self.snapshot, rows))
+        found: Vectors = self.read(lambda _: self.snapshot.verified_vectors(rows))
         return found
 
 

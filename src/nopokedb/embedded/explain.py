@@ -48,4 +48,4 @@ def sampled(reads: ReadPath, snapshot: Snapshot, count: int, where: Filter | Non
     """Ids and vectors of up to `count` records that pass the filter, by chance."""
     rows = reads.allowed(snapshot, where).members(0, snapshot.row_count)
     chosen = np.random.default_rng().choice(rows, min(count, len(rows)), replace=False)
-    return [item.id for item in reads.stored(snapshot, chosen)], reads.verified_vectors(snapshot, chosen)
+    return [item.id for item in reads.stored(snapshot, chosen)], snapshot.verified_vectors(chosen)

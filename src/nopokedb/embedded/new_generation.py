@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -28,7 +27,6 @@ from nopokedb.embedded.storage.frames import Frame
 from nopokedb.embedded.storage.manifest import Manifest, SegmentFile
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.upkeep import Upkeep
-from nopokedb.errors import CorruptionError
 
 _log = logging.getLogger("nopokedb")
 
@@ -117,21 +115,12 @@ class NewGeneration:
 
     def _copy(self, source: Snapshot, labels: npt.NDArray[np.int64]) -> None:
         """Copy these versions, ascending; every byte is compared with its checksum."""
-        old = source.store
-        stored = old.reader.fetch_all(labels.tolist())
-        rows = source.labels.view(source.label_count)["row"][labels].astype(np.int64)
-        if [item.row for item in stored] != rows.tolist():
-            raise CorruptionError(f"a label names another row: {old.labels.path}", file=str(old.labels.path))
-        texts = old.reader.texts(stored)
-        vectors, entries = source.vectors[rows], source.rows[rows]
-        for row, vector, crc in zip(rows.tolist(), vectors, entries["crc"].tolist(), strict=True):
-            if google_crc32c.value(vector) != crc:
-                at = row * vectors.strides[0]
-                raise CorruptionError(
-                    f"the vector in row {row} is damaged: {old.vectors.path} at byte {at}",
-                    file=str(old.vectors.path),
-                    offset=at,
-                )
+        reader = source.store.reader
+        stored = reader.fetch_all(labels.tolist())
+        rows = source.rows_of(labels)
+        source.require_rows(stored, rows)
+        texts = reader.texts(stored)
+        vectors = source.verified_vectors(rows)
         first = self.snapshot.label_count
         frame = replace(
             _frame(self.snapshot, source),
@@ -141,7 +130,7 @@ class NewGeneration:
             metadatas=[item.metadata for item in stored],
             texts=[texts.get(item.label) for item in stored],
             vectors=vectors,
-            computed=(entries["flags"] & COMPUTED).astype(np.uint8),
+            computed=(source.rows["flags"][rows] & COMPUTED).astype(np.uint8),
             # What only a snapshot needs is no longer live.
             retired=np.array(
                 [first + at for at, label in enumerate(labels.tolist()) if label not in source.live], np.uint32

@@ -242,7 +242,7 @@ class Ranking:
         known = [label for label in labels if label is not None]
         self._left_out.update(known)
         rows = self.snapshot.rows_of(known)
-        vectors = self._reads.verified_vectors(self.snapshot, rows)
+        vectors = self.snapshot.verified_vectors(rows)
         mean: np.ndarray[tuple[int], np.dtype[np.float64]] = prepare_queries(self._reads.space, vectors).mean(
             axis=0, dtype=np.float64
         )
@@ -256,7 +256,7 @@ class Ranking:
         if not pool:
             return []
         rows = np.array([candidate.stored.row for candidate in pool], np.int64)
-        vectors = self._reads.verified_vectors(self.snapshot, rows).astype(np.float64)
+        vectors = self.snapshot.verified_vectors(rows).astype(np.float64)
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
         unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0).astype(np.float32)
         relevance = np.array([candidate.score for candidate in pool])
@@ -326,7 +326,7 @@ class Ranking:
         vectors = None
         if "vector" in include and stored:
             rows = np.array([item.row for item in stored], np.int64)
-            vectors = self._reads.verified_vectors(self.snapshot, rows)
+            vectors = self.snapshot.verified_vectors(rows)
         hits = []
         for at, candidate in enumerate(candidates):
             hit = Hit(id=candidate.stored.id)

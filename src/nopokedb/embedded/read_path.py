@@ -15,7 +15,6 @@ import threading
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -79,8 +78,6 @@ class ReadPath:
         """Answers are right for snapshots of this store's generation."""
         self.cache = cache
         self.filters = filters
-        self._vectors_file = str(store.vectors.path)
-        self._labels_file = str(store.labels.path)
 
     @property
     def reader(self) -> MetadataReader:
@@ -110,7 +107,7 @@ class ReadPath:
     ) -> tuple[list[Stored], list[float], Rows, Floats]:
         """The best k of these rows by (distance, id), and what ties with them: the stored versions, what they are
         ordered by, and for each its place in the vectors (n, dim) that come last."""
-        vectors = self.verified_vectors(snapshot, rows)
+        vectors = snapshot.verified_vectors(rows)
         values = final_order(self.space, vector, vectors)
         order = np.argsort(values, kind="stable")
         if len(order) > k:
@@ -131,21 +128,20 @@ class ReadPath:
 
     def stored(self, snapshot: Snapshot, rows: Rows) -> list[Stored]:
         """The versions that own these live rows."""
-        stored = self.cache.fetch(snapshot.labels_of(rows), self.reader)
-        if [item.row for item in stored] != rows.tolist():
-            raise CorruptionError(f"a label names another row: {self._labels_file}", file=self._labels_file)
-        return stored
+        return self._in_rows(snapshot, snapshot.labels_of(rows), rows)
 
     def versions(self, snapshot: Snapshot, labels: list[int]) -> list[Stored]:
         """The stored versions with these live labels."""
+        return self._in_rows(snapshot, labels, snapshot.rows_of(labels))
+
+    def _in_rows(self, snapshot: Snapshot, labels: list[int], rows: Rows) -> list[Stored]:
         stored = self.cache.fetch(labels, self.reader)
-        if [item.row for item in stored] != snapshot.rows_of(labels).tolist():
-            raise CorruptionError(f"a label names another row: {self._labels_file}", file=self._labels_file)
+        snapshot.require_rows(stored, rows)
         return stored
 
     def order_values(self, snapshot: Snapshot, vector: Floats, rows: Rows) -> Doubles:
         """What answers are ordered by, for these rows."""
-        return final_order(self.space, vector, self.verified_vectors(snapshot, rows))
+        return final_order(self.space, vector, snapshot.verified_vectors(rows))
 
     def _hits(self, snapshot: Snapshot, vector: Floats, rows: Rows, query: Query, record: Recorder | None) -> list[Hit]:
         """The k best of the candidate rows as hits."""
@@ -179,24 +175,6 @@ class ReadPath:
         if record is not None:
             record.lap("hits")
         return hits
-
-    def verified_vectors(self, snapshot: Snapshot, rows: Rows) -> Floats:
-        """The vectors of these rows, compared with their stored CRC."""
-        vectors = snapshot.vectors[rows]
-        stored = snapshot.rows["crc"][rows].tolist()
-        if (found := list(map(google_crc32c.value, vectors))) != stored:
-            at = next(at for at, crc in enumerate(found) if crc != stored[at])
-            offset = int(rows[at]) * vectors.shape[1] * 4
-            raise CorruptionError(
-                f"the vector in row {rows[at]} is damaged: {self._vectors_file} at byte {offset}",
-                file=self._vectors_file,
-                offset=offset,
-            )
-        return vectors
-
-    def vectors_of(self, snapshot: Snapshot, rows: Rows) -> Floats:
-        """The vectors of these rows, verified; for backups."""
-        return self.verified_vectors(snapshot, rows)
 
     # --- records -------------------------------------------------------------------------------------------
 
@@ -241,7 +219,7 @@ class ReadPath:
         texts = self.reader.texts(stored) if "text" in include else {}
         vectors: npt.NDArray[np.float32] | None = None
         if "vector" in include:
-            vectors = self.verified_vectors(snapshot, np.array([item.row for item in stored], np.int64))
+            vectors = snapshot.verified_vectors(np.array([item.row for item in stored], np.int64))
         return [
             Record(
                 item.id,

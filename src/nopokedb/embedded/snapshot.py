@@ -7,15 +7,19 @@ of its generation, whose files and connections are given up when no snapshot ref
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.storage.bitmap import Bitmap, Bytes
 from nopokedb.embedded.storage.columns import Column
+from nopokedb.embedded.storage.metadata import Stored
+from nopokedb.errors import CorruptionError
 from nopokedb.records import Vectors
 
 if TYPE_CHECKING:
@@ -62,9 +66,26 @@ class Snapshot:
             found[at] = label
         return found
 
-    def rows_of(self, labels: list[int]) -> npt.NDArray[np.int64]:
+    def rows_of(self, labels: list[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The rows of these labels."""
         return self.labels.view(self.label_count)["row"][labels].astype(np.int64)
+
+    def require_rows(self, stored: Sequence[Stored], rows: npt.NDArray[np.int64]) -> None:
+        """Raise `CorruptionError` unless these versions are in these rows by their records as well."""
+        if [item.row for item in stored] != rows.tolist():
+            raise CorruptionError(f"a label names another row: {self.labels.path}", file=str(self.labels.path))
+
+    def verified_vectors(self, rows: npt.NDArray[np.int64]) -> Vectors:
+        """The vectors of these rows, compared with their stored CRC."""
+        vectors = self.vectors[rows]
+        stored = self.rows["crc"][rows].tolist()
+        if (found := list(map(google_crc32c.value, vectors))) != stored:
+            at = next(at for at, crc in enumerate(found) if crc != stored[at])
+            path, offset = self.store.vectors.path, int(rows[at]) * vectors.shape[1] * 4
+            raise CorruptionError(
+                f"the vector in row {rows[at]} is damaged: {path} at byte {offset}", file=str(path), offset=offset
+            )
+        return vectors
 
     def live_bits(self, start: int, stop: int) -> Bytes | None:
         """The live rows of [start, stop) as a bitmap, None if all are live. `start` is a multiple of 8."""

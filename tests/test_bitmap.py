@@ -35,6 +35,36 @@ def test_every_version_stays_what_it_was(steps: list[tuple[list[int], list[int]]
         assert int(np.bitwise_count(bits).sum()) == sum(base <= m < stop for m in expected)
 
 
+@given(numbers, numbers, numbers, numbers)
+def test_what_another_set_lacks(first: list[int], gone: list[int], come: list[int], gone_later: list[int]) -> None:
+    """`missing_from` is the difference of the sets; with an earlier version of the other one, at least what left that
+    since, and nothing else than the difference."""
+    none = np.array([], np.int64)
+    mine = Bitmap.of(first)
+    earlier = mine.changed(np.array(come, np.int64), np.array(gone, np.int64))
+    other = earlier.changed(none, np.array(gone_later, np.int64))
+    for left, right in ((mine, earlier), (mine, other), (other, mine), (Bitmap(), mine), (mine, Bitmap())):
+        expected = members_of(left) - members_of(right)
+        assert left.missing_from(right).tolist() == sorted(expected)
+        assert left.missing_from(right, before=Bitmap()).tolist() == sorted(expected)
+    found = mine.missing_from(other, before=earlier).tolist()
+    assert found == sorted(found)
+    assert members_of(mine) & members_of(earlier) - members_of(other) <= set(found)
+    assert set(found) <= members_of(mine) - members_of(other)
+
+
+def members_of(bitmap: Bitmap) -> set[int]:
+    return set(bitmap.members(0, LIMIT).tolist())
+
+
+def test_chunks_that_are_shared_are_not_looked_at() -> None:
+    """What the other set lacked before, in a chunk that it still has, is not told again."""
+    mine = Bitmap.of([1, CHUNK_BITS + 1])
+    earlier = mine.changed(np.array([], np.int64), np.array([1], np.int64))
+    other = earlier.changed(np.array([], np.int64), np.array([CHUNK_BITS + 1], np.int64))
+    assert mine.missing_from(other, before=earlier).tolist() == [CHUNK_BITS + 1]
+
+
 def test_unchanged_chunks_are_shared() -> None:
     """A change copies the chunk it touches and no other."""
     before = Bitmap.of(range(0, LIMIT, 1000))

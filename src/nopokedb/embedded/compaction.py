@@ -32,8 +32,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from nopokedb.embedded import named
 from nopokedb.embedded.field_indexes import FieldIndexes
 from nopokedb.embedded.leftovers import remove_generation, store_files
@@ -106,11 +104,8 @@ class Compaction:
             self._writes.check_usable()
             before = self._writes.snapshot
             kept = named.kept_labels(self._folder, self._upkeep.manifest)
-            retired, rows = before.label_count - before.live.count, before.row_count - before.live_rows.count
-            if not retired and not rows:
-                return 0
-            if retired == _kept_only(kept, before) and not rows:
-                return 0  # all that is retired is needed by snapshots
+            if not before.retired_row_count and before.retired_label_count == _kept_only(kept, before):
+                return 0  # nothing is retired, or nothing that snapshots do not need
             old = before.store
             _check_room(self._folder, before)
             size = _size_of(self._folder, old.generation)
@@ -172,14 +167,13 @@ class Compaction:
         """Whether a copy would give back at least as much as it writes."""
         snapshot = self._writes.snapshot
         kept = 0
-        if snapshot.label_count - snapshot.live.count > RETIRED_LABELS:
+        if snapshot.retired_label_count > RETIRED_LABELS:
             kept = self._kept_count(snapshot)
-        for count, live in (
-            (snapshot.label_count, snapshot.live.count),
-            (snapshot.row_count, snapshot.live_rows.count),
+        for count, retired in (
+            (snapshot.label_count, snapshot.retired_label_count),
+            (snapshot.row_count, snapshot.retired_row_count),
         ):
-            retired = count - live - kept
-            if retired > max(RETIRED_LABELS, RETIRED_SHARE * count, _RETRY_GROWTH * self._failed_at):
+            if retired - kept > max(RETIRED_LABELS, RETIRED_SHARE * count, _RETRY_GROWTH * self._failed_at):
                 return True
         return False
 
@@ -212,7 +206,7 @@ class Compaction:
         if not self._upkeep.idle(_PAUSE_S) and time.monotonic() - self._due_since < _MAX_WAIT_S:
             return
         snapshot = self._writes.snapshot
-        retired = max(snapshot.label_count - snapshot.live.count, snapshot.row_count - snapshot.live_rows.count)
+        retired = max(snapshot.retired_label_count, snapshot.retired_row_count)
         del snapshot
         try:
             self.run()
@@ -312,10 +306,9 @@ class Compaction:
 def reclaimable_bytes(snapshot: Snapshot) -> int:
     """What a compaction of this state would give back on disk, estimated: metadata and texts as if all versions were of
     one size."""
-    labels, rows = snapshot.label_count - snapshot.live.count, snapshot.row_count - snapshot.live_rows.count
     row_bytes = snapshot.vectors[:0].strides[0] + ROW_TYPE.itemsize
     per_label = _metadata_bytes(snapshot) / max(1, snapshot.label_count) + LABEL_TYPE.itemsize
-    return rows * row_bytes + int(labels * per_label)
+    return snapshot.retired_row_count * row_bytes + int(snapshot.retired_label_count * per_label)
 
 
 def _metadata_bytes(snapshot: Snapshot) -> int:
@@ -327,9 +320,7 @@ def _metadata_bytes(snapshot: Snapshot) -> int:
 
 def _kept_only(kept: Bitmap, snapshot: Snapshot) -> int:
     """How many versions are retired and kept all the same."""
-    members = kept.members(0, snapshot.label_count)
-    live = snapshot.live.members(0, snapshot.label_count)
-    return len(np.setdiff1d(members, live, assume_unique=True))
+    return len(kept.missing_from(snapshot.live))
 
 
 def _check_room(folder: Path, snapshot: Snapshot) -> None:

@@ -89,7 +89,7 @@ class NewGeneration:
 
     def changes(self, source: Snapshot) -> int:
         """How many versions have come or gone since the last `catch_up`."""
-        return source.label_count - self._label_count + len(_members_lost(self._live, source.live))
+        return source.label_count - self._label_count + len(self._live.missing_from(source.live))
 
     def catch_up(self, source: Snapshot) -> None:
         """Bring it to the state of this snapshot of the old generation."""
@@ -97,7 +97,7 @@ class NewGeneration:
             if self._upkeep.stopping:
                 raise Stopped
             self._copy(source, labels)
-        gone = _members_lost(self._live, source.live)
+        gone = self._live.missing_from(source.live)
         if len(gone):
             retired = np.searchsorted(self._copied[: self._copied_count], gone).astype(np.uint32)
             self._apply(_frame(self.snapshot, source, retired=retired))
@@ -195,14 +195,3 @@ def _frame(here: Snapshot, source: Snapshot, *, retired: npt.NDArray[np.uint32] 
         source.vectors[:0],
         source.lsn,
     )
-
-
-def _members_lost(before: Bitmap, after: Bitmap) -> npt.NDArray[np.int64]:
-    """The members of `before` that are not in `after`. Chunks that both share are not looked at."""
-    found = []
-    for at, chunk in enumerate(before.chunks):
-        other = after.chunks[at]
-        if other is not chunk:
-            bits = np.unpackbits(chunk & ~other, bitorder="little")
-            found.append(np.flatnonzero(bits) + at * len(bits))
-    return np.concatenate(found) if found else np.empty(0, np.int64)

@@ -55,6 +55,16 @@ class Snapshot:
         """First row that no segment covers."""
         return self.segments[-1].stop if self.segments else 0
 
+    @property
+    def retired_label_count(self) -> int:
+        """How many labels were given and are live no more."""
+        return self.label_count - self.live.count
+
+    @property
+    def retired_row_count(self) -> int:
+        """How many rows no live label owns."""
+        return self.row_count - self.live_rows.count
+
     def labels_of(self, rows: npt.NDArray[np.int64]) -> list[int]:
         """The labels that own these live rows in this snapshot."""
         found: list[int] = self.row_labels[rows].tolist()

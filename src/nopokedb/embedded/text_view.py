@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ import numpy.typing as npt
 from nopokedb.distribution import install_hint
 from nopokedb.embedded.search.text import Labels, Mask, Scores, TextIndex, TextSearcher
 from nopokedb.embedded.snapshot import Snapshot
-from nopokedb.embedded.storage.bitmap import CHUNK_BITS, Bitmap
+from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.text_files import Saved, TextFiles, Unusable
 from nopokedb.errors import ClosedError
 from nopokedb.text_query import TextQuery
@@ -200,7 +200,7 @@ class TextView:
                 return self._build(snapshot)
         index = self._index
         assert index is not None
-        masked = np.union1d(state.masked, _gone(state.indexed, state.live, snapshot.live))
+        masked = np.union1d(state.masked, state.indexed.missing_from(snapshot.live, before=state.live))
         searcher, indexed = state.searcher, state.indexed
         with self._whole_or_discarded():
             added = self._add(index, state.label_count, snapshot)
@@ -260,7 +260,7 @@ class TextView:
             self._files.drop_work(work)
             raise
         self._index, self._work, self._saved_lsn = index, work, saved.lsn
-        masked = _gone(saved.indexed, Bitmap(), snapshot.live)
+        masked = saved.indexed.missing_from(snapshot.live)
         return self._publish(TextAt(saved.lsn, saved.label_count, snapshot.live, saved.indexed, masked, index.searcher))
 
     def _build(self, snapshot: Snapshot) -> TextAt:
@@ -336,20 +336,6 @@ def _reported() -> Iterator[None]:
         yield
     except ValueError as error:
         raise OSError(f"the text index could not be written: {error}") from error
-
-
-def _gone(indexed: Bitmap, before: Bitmap, now: Bitmap) -> Labels:
-    """Labels in the index that are not live now, of the chunks that changed since `before`."""
-    found: list[npt.NDArray[Any]] = []
-    for at, chunk in enumerate(indexed.chunks):
-        old = before.chunks[at] if at < len(before.chunks) else None
-        new = now.chunks[at] if at < len(now.chunks) else None
-        if new is not None and new is old:
-            continue
-        bits = chunk if new is None else chunk & ~new
-        if bits.any():
-            found.append(np.flatnonzero(np.unpackbits(bits, bitorder="little")) + at * CHUNK_BITS)
-    return np.concatenate(found).astype(np.int64) if found else _NO_LABELS
 
 
 def _both(masked: Labels, mask: Mask | None) -> Mask:

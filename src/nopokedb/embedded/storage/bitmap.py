@@ -72,6 +72,20 @@ class Bitmap:
         found = np.flatnonzero(bits).astype(np.int64) + base
         return found[found >= start] if base != start else found
 
+    def missing_from(self, other: Bitmap, *, before: Bitmap | None = None) -> npt.NDArray[np.int64]:
+        """The members that `other` lacks, ascending. Chunks that `other` shares with `before`, an earlier version of it
+        (None: this set), are not looked at: what they lack they have lacked since then."""
+        known = (self if before is None else before).chunks
+        found = [np.empty(0, np.int64)]
+        for at, chunk in enumerate(self.chunks):
+            there = other.chunks[at] if at < len(other.chunks) else None
+            if there is not None and at < len(known) and there is known[at]:
+                continue
+            bits = chunk if there is None else chunk & ~there
+            if bits.any():
+                found.append(np.flatnonzero(np.unpackbits(bits, bitorder="little")) + at * CHUNK_BITS)
+        return np.concatenate(found)
+
     def to_bytes(self) -> bytes:
         """All chunks, concatenated."""
         return b"".join(chunk.tobytes() for chunk in self.chunks)

@@ -66,45 +66,54 @@ class Asker:
         self._space = space
         self._embedder = embedder
 
-    def one(
-        self,
-        vector: Any,
-        k: Any,
-        ef: Any,
-        default_ef: int | None,
-        target_recall: Any,
-        include: Any,
-        where: Any,
-        max_distance: Any,
-        **options: Any,
-    ) -> Query:
-        """The question of `NoPokeDB.query`."""
-        vectors = None
-        if vector is not None:
-            if isinstance(vector, str):
-                vector = self._embed([vector])[0]
-            vectors = check_vector(vector, self._dim, self._space)[None, :]
-        return self._query(vectors, k, ef, default_ef, target_recall, include, where, max_distance, options)
+    def vector(self, vector: Any) -> Vectors | None:
+        """The checked vector of `NoPokeDB.query`, shape (1, dim); of a str its embedding."""
+        if vector is None:
+            return None
+        if isinstance(vector, str):
+            vector = self._embed([vector])[0]
+        return check_vector(vector, self._dim, self._space)[None, :]
 
-    def many(
-        self,
-        vectors: Any,
-        k: Any,
-        ef: Any,
-        default_ef: int | None,
-        target_recall: Any,
-        include: Any,
-        where: Any,
-        max_distance: Any,
-        **options: Any,
-    ) -> Query:
-        """The questions of `NoPokeDB.query_many`."""
+    def vectors(self, vectors: Any) -> Vectors:
+        """The checked vectors of `NoPokeDB.query_many`, shape (n, dim); of strs their embeddings."""
         if isinstance(vectors, Sequence) and len(vectors) and all(isinstance(item, str) for item in vectors):
             if isinstance(vectors, str):
                 raise InvalidVectorError("expected a list of strs or vectors, got one str; wrap it in a list")
             vectors = self._embed(list(vectors))
-        checked = check_vectors(vectors, self._dim, self._space)
-        return self._query(checked, k, ef, default_ef, target_recall, include, where, max_distance, options)
+        return check_vectors(vectors, self._dim, self._space)
+
+    def query(
+        self,
+        vectors: Vectors | None,
+        k: Any,
+        ef: Any,
+        default_ef: int | None,
+        target_recall: Any,
+        include: Any,
+        where: Any,
+        max_distance: Any,
+        options: dict[str, Any],
+    ) -> Query:
+        """The question with these vectors; `options` are those of `options_of`."""
+        query = Query(
+            vectors,
+            check_int("k", k, 1, MAX_K),
+            default_ef if ef is None else check_int("ef", ef, 1, MAX_EF),
+            check_include(include),
+        )
+        if target_recall is not None:
+            if ef is not None:
+                raise InvalidInputError("expected one of ef and target_recall, got both")
+            query.ef, query.recall = None, _check_recall(target_recall)
+        if where is not None:
+            query.where = parse_filter(where)
+        if max_distance is not None:
+            query.max_distance = _check_distance(max_distance)
+        if options:
+            _add_options(query, ef is not None or target_recall is not None, **options)
+        elif vectors is None:
+            raise InvalidInputError("expected a vector, text= or like=, got none of them")
+        return query
 
     def one_of(
         self,
@@ -129,14 +138,14 @@ class Asker:
     ) -> Query:
         """The question of `NoPokeDB.explain`, which takes what `query` takes."""
         options = options_of(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
-        return self.one(vector, k, ef, default_ef, target_recall, include, where, max_distance, **options)
+        return self.query(self.vector(vector), k, ef, default_ef, target_recall, include, where, max_distance, options)
 
     def sample(self, vectors: Any, k: Any, default_ef: int | None, where: Any, count: Any) -> Query:
         """The question of `NoPokeDB.measure_recall`; without vectors where they are to be made."""
         check_int("k", k, 1, MAX_MEASURED_K)
         check_int("sample", count, 1, MAX_SAMPLE)
         if vectors is not None:
-            return self.many(vectors, k, None, default_ef, None, (), where, None)
+            return self.query(self.vectors(vectors), k, None, default_ef, None, (), where, None, {})
         return Query(None, int(k), default_ef, (), where=parse_filter(where))
 
     def _embed(self, texts: list[str]) -> Any:
@@ -146,38 +155,6 @@ class Asker:
                 "vectors; to match words use text="
             )
         return self._embedder(texts)
-
-    def _query(
-        self,
-        vectors: Any,
-        k: Any,
-        ef: Any,
-        default_ef: int | None,
-        target_recall: Any,
-        include: Any,
-        where: Any,
-        max_distance: Any,
-        options: dict[str, Any],
-    ) -> Query:
-        query = Query(
-            vectors,
-            check_int("k", k, 1, MAX_K),
-            default_ef if ef is None else check_int("ef", ef, 1, MAX_EF),
-            check_include(include),
-        )
-        if target_recall is not None:
-            if ef is not None:
-                raise InvalidInputError("expected one of ef and target_recall, got both")
-            query.ef, query.recall = None, _check_recall(target_recall)
-        if where is not None:
-            query.where = parse_filter(where)
-        if max_distance is not None:
-            query.max_distance = _check_distance(max_distance)
-        if options:
-            _add_options(query, ef is not None or target_recall is not None, **options)
-        elif vectors is None:
-            raise InvalidInputError("expected a vector, text= or like=, got none of them")
-        return query
 
 
 def check_fields(fields: object) -> list[object]:

@@ -163,8 +163,9 @@ class Reading:
         `group_by` a list of `Group`.
         """
         options = options_of(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
+        asker = self._asker
         return self._engine.query(
-            self._asker.one(vector, k, ef, self.ef, target_recall, include, where, max_distance, **options)
+            asker.query(asker.vector(vector), k, ef, self.ef, target_recall, include, where, max_distance, options)
         )[0]
 
     @overload
@@ -212,8 +213,9 @@ class Reading:
         """`query` for vectors of shape (n, dim), or n strs where there is `embed`, against one state of the collection,
         on all cores. `text` is one for all, or one for each."""
         options = options_of(text, None, None, fusion, alpha, diversity, group_by, group_size, highlight)
+        asker = self._asker
         return self._engine.query(
-            self._asker.many(vectors, k, ef, self.ef, target_recall, include, where, max_distance, **options)
+            asker.query(asker.vectors(vectors), k, ef, self.ef, target_recall, include, where, max_distance, options)
         )  # type: ignore[return-value]  # all of one kind
 
 

@@ -37,6 +37,7 @@ from nopokedb.embedded.statistics import stats_of
 from nopokedb.embedded.storage.lock import WriterLock
 from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifest
 from nopokedb.embedded.store import Store
+from nopokedb.embedded.text_view import TextView
 from nopokedb.embedded.texts import SwitchedError, Texts
 from nopokedb.embedded.upkeep import Upkeep, load_segments
 from nopokedb.embedded.write_path import WritePath
@@ -243,17 +244,20 @@ class EmbeddedEngine(GoingBack):
         if query.plain:
             found: list[Answer] = [*self._read(lambda reads, snapshot: reads.query(snapshot, query))]
             return found
+        return self._read_one_store(lambda reads, take, view: Ranking(reads, take, view, query).answers())
+
+    def _read_one_store(self, read: Callable[[ReadPath, Callable[[], Snapshot], Callable[[], TextView]], T]) -> T:
+        """Run a read that takes its snapshot, and the view of the texts, when it comes to need them. A label means
+        nothing in another generation: where one comes meanwhile, the question is asked anew, of that one."""
         while True:
             store = self.snapshot().store
             try:
-                return self._read(lambda reads, _: self._ranked(reads, query))
+                return self._read(
+                    lambda reads, _: read(reads, self._same_store(reads), lambda: self._texts.view(reads.store))
+                )
             except (SwitchedError, ClosedError):
-                # A label means nothing in another generation: the question is asked anew, of the present one.
                 if store is self.snapshot().store:
                     raise
-
-    def _ranked(self, reads: ReadPath, query: Query) -> list[Answer]:
-        return Ranking(reads, self._same_store(reads), lambda: self._texts.view(reads.store), query).answers()
 
     def _same_store(self, reads: ReadPath) -> Callable[[], Snapshot]:
         """Takes the current snapshot, as long as it is one of this store."""
@@ -269,17 +273,7 @@ class EmbeddedEngine(GoingBack):
     def explain(self, query: Query) -> Plan:
         if self._follower is None:
             self._upkeep.scrub.raise_if_damaged(self.snapshot())
-        while True:
-            store = self.snapshot().store
-            try:
-                return self._read(
-                    lambda reads, _: explained(
-                        reads, self._same_store(reads), lambda: self._texts.view(reads.store), query
-                    )
-                )
-            except (SwitchedError, ClosedError):
-                if store is self.snapshot().store:
-                    raise
+        return self._read_one_store(lambda reads, take, view: explained(reads, take, view, query))
 
     def answer_together(self, queries: Sequence[Query]) -> list[tuple[list[Answer], float]]:
         return self._read(lambda reads, snapshot: answered(reads, snapshot, queries))

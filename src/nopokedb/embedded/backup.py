@@ -24,7 +24,6 @@ import orjson
 
 from nopokedb.backups import Backup
 from nopokedb.embedded.archive import DELETED, LIVE, RECORDS, ArchiveReader, ArchiveWriter, Description
-from nopokedb.embedded.compensation import sorted_ids
 from nopokedb.embedded.read_path import ReadPath
 from nopokedb.embedded.recovery import decode_entries
 from nopokedb.embedded.snapshot import Snapshot
@@ -36,7 +35,7 @@ from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.metadata import Field, Stored
 from nopokedb.embedded.storage.oplog import LogContent, read_log
 from nopokedb.errors import ArchiveError, InvalidInputError
-from nopokedb.records import Id, Vectors
+from nopokedb.records import Id, Vectors, id_order
 
 _PAGE = 256
 _BLOCK_BYTES = 16 * 2**20
@@ -104,7 +103,7 @@ def write_backup(source: Source, target: Path, since: int | Path | None) -> Back
         then = before.members(0, snapshot.label_count)
         gone = np.setdiff1d(then, labels, assume_unique=True)
         labels = np.setdiff1d(labels, then, assume_unique=True)
-        deleted = sorted_ids(_ids(source, gone) - _ids(source, labels))
+        deleted = sorted(_ids(source, gone) - _ids(source, labels), key=id_order)
     description = Description(
         manifest.settings,
         manifest.identity,
@@ -230,6 +229,6 @@ def _live_before(source: Source, since: int | Path) -> tuple[int, Bitmap]:
             "the earlier backup file as since"
         )
     for frame in reversed(frames):  # backwards in time: what a batch retired was live before it
-        new = np.arange(frame.first_label, frame.first_label + frame.label_count)
+        new = np.arange(frame.labels.start, frame.labels.stop)
         live = live.changed(frame.retired.astype(np.int64), np.empty(0, np.int64)).changed(np.empty(0, np.int64), new)
     return since, live

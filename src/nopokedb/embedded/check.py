@@ -21,6 +21,7 @@ import numpy.typing as npt
 from nopokedb.embedded import named
 from nopokedb.embedded.check_metadata import MetadataFindings, inspect_metadata
 from nopokedb.embedded.leftovers import leftovers
+from nopokedb.embedded.raw_files import live_after, read_column, read_vectors, vectors_path
 from nopokedb.embedded.recovery import decode_entries, require_collection
 from nopokedb.embedded.storage import manifest as manifests
 from nopokedb.embedded.storage.bitmap import Bitmap
@@ -63,6 +64,11 @@ class Findings:
     ) -> None:
         self.problems.append(Problem(kind, severity, message, str(file), offset))
 
+    def known_to_sqlite(self, label_count: int) -> int:
+        """How many of the first labels SQLite has: what it has not applied yet waits in the frames."""
+        applied = (self.metadata and self.metadata.applied_lsn) or 0
+        return min(label_count, next((frame.first_label for frame in self.frames if frame.lsn > applied), label_count))
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -80,10 +86,8 @@ def inspect(folder: Path, manifest: Manifest, *, deep: bool, moment: Moment | No
     found = Findings()
     _check_log(folder, manifest, found, moment)
     live = _check_live_set(folder, manifest, found)
-    for frame in found.frames:
-        if live is not None:
-            new = np.arange(frame.first_label, frame.first_label + frame.label_count)
-            live = live.changed(new, frame.retired.astype(np.int64))
+    if live is not None:
+        live = live_after(live, found.frames)
     if (
         live is not None
         and moment is not None
@@ -201,22 +205,13 @@ def _check_column(
     return None
 
 
-def read_column(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
-    """As many of the first `count` entries as the file has; mapped, not read."""
-    if not path.exists():
-        return np.empty(0, dtype)
-    there = min(count, path.stat().st_size // dtype.itemsize)
-    return np.memmap(path, dtype, "r", shape=(there,)) if there else np.empty(0, dtype)
-
-
 def _rows_of_labels(labels: npt.NDArray[Any], frames: list[Frame]) -> npt.NDArray[np.uint32]:
     if not frames:
         return labels["row"].astype(np.uint32)
-    end = frames[-1].first_label + frames[-1].label_count
-    row_of = np.full(max(end, len(labels)), NONE, np.uint32)
+    row_of = np.full(max(frames[-1].labels.stop, len(labels)), NONE, np.uint32)
     row_of[: len(labels)] = labels["row"]
     for frame in frames:
-        row_of[frame.first_label : frame.first_label + frame.label_count] = frame.rows
+        row_of[frame.first_label : frame.labels.stop] = frame.rows
     return row_of
 
 
@@ -264,8 +259,7 @@ def _check_metadata(folder: Path, manifest: Manifest, found: Findings, *, deep: 
         found.add("log", "note" if found.unsynced else "error", words, folder / "oplog")
     if not deep or row_of is None or found.live is None or metadata.messages:
         return
-    # What SQLite has not applied yet waits in the frames.
-    known = min(count, next((f.first_label for f in found.frames if f.lsn > applied), count))
+    known = found.known_to_sqlite(count)
     alive = np.zeros(count, np.bool_)
     alive[found.live.members(0, count)] = True
     for label in np.flatnonzero((row_of[:known] != NONE) & ~metadata.sound[:known]).tolist():
@@ -296,9 +290,9 @@ def _check_metadata(folder: Path, manifest: Manifest, found: Findings, *, deep: 
 def _check_vectors(
     folder: Path, manifest: Manifest, found: Findings, rows: npt.NDArray[Any] | None, *, deep: bool
 ) -> None:
-    path = folder / f"vectors-{manifest.generation}.f32"
+    path = vectors_path(folder, manifest)
     dim, count = manifest.settings.dim, manifest.row_count
-    vectors = read_column(path, np.dtype(("<f4", (dim,))), count).reshape(-1, dim)
+    vectors = read_vectors(folder, manifest, count)
     if not path.exists():
         found.broken = True
         found.add("missing", "error", "the vectors are missing", path)
@@ -337,17 +331,13 @@ def damaged_vectors(vectors: npt.NDArray[np.float32], crcs: npt.NDArray[np.uint3
 
 def _check_frames_in_columns(folder: Path, manifest: Manifest, found: Findings) -> None:
     """Beside an open handle: what the frames behind the checkpoint say stands in the columns, byte for byte."""
-    dim, generation = manifest.settings.dim, manifest.generation
-    vector_type = np.dtype(("<f4", (dim,)))
+    path = folder / f"labels-{manifest.generation}.bin"
     for frame in found.frames:
-        stop = frame.first_row + len(frame.vectors)
-        path = folder / f"vectors-{generation}.f32"
-        stored = read_column(path, vector_type, stop).reshape(-1, dim)[frame.first_row :]
+        stored = read_vectors(folder, manifest, frame.first_row + len(frame.vectors))[frame.first_row :]
         if stored.tobytes() != frame.vectors.tobytes():
-            found.add("vector", "error", f"the vectors of the batch at lsn {frame.lsn} differ from the log", path,
-                      frame.first_row * dim * 4)  # fmt: skip
-        path = folder / f"labels-{generation}.bin"
-        entries = read_column(path, LABEL_TYPE, frame.first_label + frame.label_count)[frame.first_label :]
+            found.add("vector", "error", f"the vectors of the batch at lsn {frame.lsn} differ from the log",
+                      vectors_path(folder, manifest), frame.first_row * manifest.settings.dim * 4)  # fmt: skip
+        entries = read_column(path, LABEL_TYPE, frame.labels.stop)[frame.first_label :]
         if entries["row"].tobytes() != frame.rows.astype("<u4").tobytes():
             found.add("labels", "error", f"the labels of the batch at lsn {frame.lsn} differ from the log", path,
                       frame.first_label * LABEL_TYPE.itemsize)  # fmt: skip

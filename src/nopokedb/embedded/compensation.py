@@ -23,13 +23,12 @@ from nopokedb.embedded.storage.oplog import read_log
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.write_path import Drafted, WritePath
 from nopokedb.errors import CorruptionError, InvalidInputError, NothingToUndoError
-from nopokedb.records import Id, check_batch_bytes
+from nopokedb.records import Id, check_batch_bytes, id_order
 
 
 def undo_frame(frame: Frame, position: Position, snapshot: Snapshot) -> tuple[Drafted | None, int]:
     """The batch that takes back `frame`, the last one, and how many records it changes."""
-    new = range(frame.first_label, frame.first_label + frame.label_count)
-    retire = [label for label in new if label in snapshot.live]
+    retire = [label for label in frame.labels if label in snapshot.live]
     # Labels that the batch both wrote and retired never were visible.
     restore = [label for label in frame.retired.tolist() if label < frame.first_label]
     return exchange_frame(retire, restore, position, snapshot)
@@ -109,7 +108,7 @@ def exchange_frame(
         snapshot,
     )
     ids: set[Id] = {gone[label].id for label in retire}
-    return (drafted, sorted_ids(ids - back)), len(ids | back)
+    return (drafted, sorted(ids - back, key=id_order)), len(ids | back)
 
 
 def frame_of(
@@ -137,8 +136,3 @@ def frame_of(
         [text for _, text in versions],
         np.empty((0, snapshot.vectors.shape[1]), np.float32),
     )
-
-
-def sorted_ids(ids: set[Id]) -> list[Id]:
-    """The ids in a fixed order, so that the same batch gives the same bytes."""
-    return sorted(ids, key=lambda id_: (isinstance(id_, str), id_))

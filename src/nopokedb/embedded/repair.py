@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,11 +25,12 @@ import google_crc32c
 import numpy as np
 import orjson
 
-from nopokedb.embedded.check import Findings, inspect, manifest_problem, read_column
+from nopokedb.embedded.check import Findings, inspect, manifest_problem
 from nopokedb.embedded.check_metadata import open_raw, raw_record, rebuild_fields, sound_records
 from nopokedb.embedded.engine import EmbeddedEngine
 from nopokedb.embedded.mending import mend_one_byte
 from nopokedb.embedded.quarantine import Quarantine
+from nopokedb.embedded.raw_files import read_column, read_vectors, vectors_path, versions_in
 from nopokedb.embedded.recovery import require_collection
 from nopokedb.embedded.salvage import salvage
 from nopokedb.embedded.storage import manifest as manifests
@@ -199,11 +201,10 @@ def _mend_labels(folder: Path, manifest: Manifest, quarantine: Quarantine) -> bo
     entries = np.full(2 * manifest.label_count, NONE, "<u4").view(LABEL_TYPE)
     newest: dict[int, int] = {}
     try:
-        connection = open_raw(folder / f"metadata-{manifest.generation}.db", immutable=False)
-        for stored in sound_records(connection, range(manifest.label_count)):
-            entries[stored.label] = (stored.row, newest.get(stored.row, NONE))
-            newest[stored.row] = stored.label
-        connection.close()
+        with closing(open_raw(folder / f"metadata-{manifest.generation}.db", immutable=False)) as connection:
+            for stored in sound_records(connection, range(manifest.label_count)):
+                entries[stored.label] = (stored.row, newest.get(stored.row, NONE))
+                newest[stored.row] = stored.label
     except apsw.Error:  # SQLite is damaged too: the caller carries over what is sound
         return False
     if google_crc32c.value(entries.tobytes()) != manifest.labels_crc32c:
@@ -214,9 +215,8 @@ def _mend_labels(folder: Path, manifest: Manifest, quarantine: Quarantine) -> bo
 
 def _mend_rows(folder: Path, manifest: Manifest, quarantine: Quarantine) -> bool:
     """The table of rows follows from the vectors; its checksum says whether that succeeded."""
-    dim, count = manifest.settings.dim, manifest.row_count
-    vector_type = np.dtype(("<f4", (dim,)))
-    vectors = read_column(folder / f"vectors-{manifest.generation}.f32", vector_type, count).reshape(-1, dim)
+    count = manifest.row_count
+    vectors = read_vectors(folder, manifest, count)
     path = folder / f"rows-{manifest.generation}.bin"
     if len(vectors) < count:
         return False
@@ -233,8 +233,7 @@ def _mend_rows(folder: Path, manifest: Manifest, quarantine: Quarantine) -> bool
 def _mend_vectors(folder: Path, manifest: Manifest, found: Findings, quarantine: Quarantine) -> bool:
     """Vectors whose right bytes the log still has, or whose checksum and norm together point to one changed byte."""
     dim = manifest.settings.dim
-    path = folder / f"vectors-{manifest.generation}.f32"
-    vectors = read_column(path, np.dtype(("<f4", (dim,))), manifest.row_count).reshape(-1, dim)
+    vectors = read_vectors(folder, manifest, manifest.row_count)
     rows = read_column(folder / f"rows-{manifest.generation}.bin", ROW_TYPE, manifest.row_count)
     right: dict[int, bytes] = {}
     for row in found.damaged_rows:
@@ -253,7 +252,7 @@ def _mend_vectors(folder: Path, manifest: Manifest, found: Findings, quarantine:
     owners = {int(row): label for label, row in enumerate(found.row_of)} if found.row_of is not None else {}
     for row in right:
         quarantine.vector(row, owners.get(row), np.array(vectors[row]))
-    descriptor = open_file(path, os.O_RDWR)
+    descriptor = open_file(vectors_path(folder, manifest), os.O_RDWR)
     try:
         for row, data in right.items():
             write_at(descriptor, data, row * dim * 4)
@@ -276,12 +275,11 @@ def _reindex(folder: Path, manifest: Manifest, found: Findings) -> bool:
     if metadata is None or metadata.messages or not (metadata.index_messages or metadata.wrong_fields):
         return False
     try:
-        connection = apsw.Connection(str(folder / f"metadata-{manifest.generation}.db"))
-        connection.execute("PRAGMA synchronous=FULL").fetchall()
-        connection.execute("CREATE INDEX IF NOT EXISTS records_id ON records(id)")
-        connection.execute("REINDEX records_id")
-        rebuild_fields(connection, metadata.wrong_fields, len(metadata.sound))
-        connection.close()
+        with closing(apsw.Connection(str(folder / f"metadata-{manifest.generation}.db"))) as connection:
+            connection.execute("PRAGMA synchronous=FULL").fetchall()
+            connection.execute("CREATE INDEX IF NOT EXISTS records_id ON records(id)")
+            connection.execute("REINDEX records_id")
+            rebuild_fields(connection, metadata.wrong_fields, len(metadata.sound))
     except apsw.Error as error:  # the pages of the index are beyond that
         metadata.messages.append(str(error))
         found.broken = True
@@ -309,7 +307,7 @@ def _to_retire(folder: Path, manifest: Manifest, found: Findings, quarantine: Qu
         return _Plan()
     row_of, path = found.row_of, folder / f"metadata-{manifest.generation}.db"
     alive = found.live.members(0, len(row_of))
-    known = _known_to_sqlite(found, len(row_of))
+    known = found.known_to_sqlite(len(row_of))
     alive_known = alive[alive < known]
     unsound = alive_known[~metadata.sound[alive_known]].tolist()
     textless = alive_known[metadata.sound[alive_known] & metadata.lost_text[alive_known]].tolist()
@@ -318,27 +316,21 @@ def _to_retire(folder: Path, manifest: Manifest, found: Findings, quarantine: Qu
     ghosts = np.flatnonzero(metadata.present[:known] & ~metadata.sound[:known])
     if not (unsound or textless or vectorless or len(ghosts)):
         return _Plan()
-    in_frame = {frame.first_label + at: (frame, at) for frame in found.frames for at in range(frame.label_count)}
+    in_frame = versions_in(found.frames)
     versions: list[tuple[Stored, str | None]] = []
     words: list[Problem] = []
     connection = open_raw(path, immutable=False)
     try:
         for label in {*unsound, *textless, *vectorless, *ghosts.tolist()}:
             quarantine.note("records.jsonl", raw_record(connection, label))
-        dim = manifest.settings.dim
-        vectors = read_column(
-            folder / f"vectors-{manifest.generation}.f32", np.dtype(("<f4", (dim,))), manifest.row_count
-        ).reshape(-1, dim)
+        vectors = read_vectors(folder, manifest, manifest.row_count)
         for label in sorted({*unsound, *textless, *vectorless}):
             if label in vectorless:
                 row = int(row_of[label])
                 quarantine.vector(row, label, np.array(vectors[row]))
                 words.append(_lost(f"the record of label {label} was retired: its vector is lost", quarantine))
             elif label in in_frame:
-                frame, at = in_frame[label]
-                text = frame.texts[at]
-                stored = Stored(label, frame.ids[at], int(frame.rows[at]), frame.metadatas[at], text is not None)
-                versions.append((stored, text))
+                versions.append(in_frame[label])
             elif label in textless:
                 (stored,) = sound_records(connection, range(label, label + 1))
                 versions.append((replace(stored, has_text=False), None))
@@ -348,12 +340,6 @@ def _to_retire(folder: Path, manifest: Manifest, found: Findings, quarantine: Qu
     finally:
         connection.close()
     return _Plan(sorted({*unsound, *textless, *vectorless}), versions, [*ghosts.tolist(), *textless], words)
-
-
-def _known_to_sqlite(found: Findings, count: int) -> int:
-    assert found.metadata is not None
-    applied = found.metadata.applied_lsn or 0
-    return min(count, next((frame.first_label for frame in found.frames if frame.lsn > applied), count))
 
 
 def _lost(message: str, quarantine: Quarantine) -> Problem:
@@ -366,15 +352,14 @@ def _forget(folder: Path, labels: list[int]) -> None:
     lock = WriterLock(folder / "LOCK")
     try:
         manifest = require_collection(folder)
-        connection = apsw.Connection(str(folder / f"metadata-{manifest.generation}.db"))
-        connection.execute("PRAGMA synchronous=FULL").fetchall()
-        with connection:
-            # Rebuilt first: SQLite refuses to delete a record whose entry in the index it cannot find.
-            connection.execute("REINDEX records_id")
-            for label in labels:
-                connection.execute("DELETE FROM records WHERE label=?", (label,))
-                connection.execute("DELETE FROM texts WHERE label=?", (label,))
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        connection.close()
+        with closing(apsw.Connection(str(folder / f"metadata-{manifest.generation}.db"))) as connection:
+            connection.execute("PRAGMA synchronous=FULL").fetchall()
+            with connection:
+                # Rebuilt first: SQLite refuses to delete a record whose entry in the index it cannot find.
+                connection.execute("REINDEX records_id")
+                for label in labels:
+                    connection.execute("DELETE FROM records WHERE label=?", (label,))
+                    connection.execute("DELETE FROM texts WHERE label=?", (label,))
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     finally:
         lock.abandon()

@@ -282,8 +282,7 @@ class Resolver:
 
 def versions_of(frame: Frame, deleted: list[Id]) -> dict[Id, tuple[int, Version | None]]:
     """What a frame that is not applied yet made of its ids."""
-    labels = range(frame.first_label, frame.first_label + frame.label_count)
-    versions = map(Version, labels, frame.rows.tolist(), frame.metadatas, frame.texts)
+    versions = map(Version, frame.labels, frame.rows.tolist(), frame.metadatas, frame.texts)
     # An id that the batch wrote twice stands twice; its later version wins.
     found: Pending = {id_: (frame.lsn, version) for id_, version in zip(frame.ids, versions, strict=True)}
     found.update((id_, (frame.lsn, None)) for id_ in deleted)

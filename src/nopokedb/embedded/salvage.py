@@ -20,9 +20,10 @@ import numpy as np
 import orjson
 
 from nopokedb.embedded import named
-from nopokedb.embedded.check import Findings, read_column
+from nopokedb.embedded.check import Findings
 from nopokedb.embedded.check_metadata import open_raw, raw_record, read_texts, sound_records
 from nopokedb.embedded.quarantine import Quarantine
+from nopokedb.embedded.raw_files import live_after, read_column, read_vectors, versions_in
 from nopokedb.embedded.recovery import save_state
 from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.storage.columns import COMPUTED, MAX_ENTRIES, NONE, ROW_TYPE
@@ -61,15 +62,10 @@ class _Salvage:
         self._result = Salvaged()
         self._dim = manifest.settings.dim
         self._frames = _decoded(folder, manifest)
-        self._in_frame = {
-            frame.first_label + at: (frame, at) for frame in self._frames for at in range(frame.label_count)
-        }
+        self._in_frame = versions_in(self._frames)
         self._live = self._live_set(found)
         generation = manifest.generation
-        vector_type = np.dtype(("<f4", (self._dim,)))
-        self._vectors = read_column(folder / f"vectors-{generation}.f32", vector_type, MAX_ENTRIES).reshape(
-            -1, self._dim
-        )
+        self._vectors = read_vectors(folder, manifest, MAX_ENTRIES)
         self._rows = read_column(folder / f"rows-{generation}.bin", ROW_TYPE, MAX_ENTRIES)
         self._connection: apsw.Connection | None = None
         try:
@@ -91,10 +87,7 @@ class _Salvage:
         if live is None:
             self._result.revived = True
             return None
-        for frame in self._frames:
-            new = np.arange(frame.first_label, frame.first_label + frame.label_count)
-            live = live.changed(new, frame.retired.astype(np.int64))
-        return live
+        return live_after(live, self._frames)
 
     def run(self) -> Salvaged:
         folder, old = self._folder, self._manifest
@@ -174,9 +167,9 @@ class _Salvage:
             for stored in sound_records(self._connection, range(len(sound))):
                 sound[stored.label] = True
                 newest[stored.id] = max(newest.get(stored.id, -1), stored.label)
-        for label, (frame, at) in self._in_frame.items():
+        for label, (stored, _) in self._in_frame.items():
             sound[label] = True
-            newest[frame.ids[at]] = max(newest.get(frame.ids[at], -1), label)
+            newest[stored.id] = max(newest.get(stored.id, -1), label)
         if self._live is not None:
             # Labels that neither the checkpoint nor a frame knows come from batches that only SQLite has: the newest
             # version of an id among them counts as live.
@@ -223,10 +216,7 @@ class _Salvage:
             texts = read_texts(self._connection, span)
         for label in labels:
             if label in self._in_frame:
-                frame, at = self._in_frame[label]
-                text = frame.texts[at]
-                row = int(frame.rows[at])
-                yield Stored(label, frame.ids[at], row, frame.metadatas[at], text is not None), text
+                yield self._in_frame[label]
                 continue
             stored = from_sqlite[label]
             text = texts.get(label) if stored.has_text else None

@@ -145,7 +145,7 @@ class Store:
                     label_count,
                     np.full(frame.first_label - label_count, NONE, "<u4").repeat(2).view(LABEL_TYPE),
                 )
-            label_count = frame.first_label + frame.label_count
+            label_count = frame.labels.stop
             self.vectors.write(frame.first_row, frame.vectors)
             self.rows.write(frame.first_row, _row_entries(frame))
             entries = np.empty(frame.label_count, LABEL_TYPE)
@@ -154,14 +154,13 @@ class Store:
 
     def _after(self, before: Snapshot, frames: Sequence[Frame]) -> Snapshot:
         """The state in memory after these frames, which the files have."""
-        label_count = frames[-1].first_label + frames[-1].label_count
+        label_count = frames[-1].labels.stop
         row_count = frames[-1].first_row + len(frames[-1].vectors)
         row_labels = _grown(before.row_labels, row_count)
-        for frame in frames:
-            row_labels[frame.rows] = np.arange(
-                frame.first_label, frame.first_label + frame.label_count, dtype=np.uint32
-            )
-        added = _joined([np.arange(frame.first_label, frame.first_label + frame.label_count) for frame in frames])
+        new_labels = [np.arange(frame.labels.start, frame.labels.stop) for frame in frames]
+        for frame, labels_of_frame in zip(frames, new_labels, strict=True):
+            row_labels[frame.rows] = labels_of_frame
+        added = _joined(new_labels)
         retired = _joined([frame.retired for frame in frames])
         new_rows = _joined([frame.rows for frame in frames])
         labels = self._view(self.labels, label_count)

@@ -166,9 +166,7 @@ class WritePath:
             count, dim = frame.vectors.shape
             vectors = np.frombuffer(payload, "<f4", count * dim, len(payload) - 4 * count * dim)
             self._pending.append((replace(frame, lsn=lsn, vectors=vectors.reshape(count, dim)), deleted))
-            self._position = Position(
-                frame.first_label + frame.label_count, frame.first_row + count, frame.next_auto_id
-            )
+            self._position = Position(frame.labels.stop, frame.first_row + count, frame.next_auto_id)
         except BaseException as error:
             # Also an interrupt between these steps: the log may have the frame, and no other may follow it.
             self.failure = error

@@ -61,6 +61,11 @@ class Frame:
     def label_count(self) -> int:
         return len(self.ids)
 
+    @property
+    def labels(self) -> range:
+        """The labels of the versions that it writes."""
+        return range(self.first_label, self.first_label + len(self.ids))
+
 
 def encode_frame(frame: Frame) -> bytes:
     """The payload bytes of a frame."""

@@ -368,7 +368,7 @@ class MetadataWriter:
     def _insert(self, frames: list[Frame]) -> None:
         connection = self._connection
         for frame in frames:
-            labels = range(frame.first_label, frame.first_label + frame.label_count)
+            labels = frame.labels
             records = [
                 (
                     label,

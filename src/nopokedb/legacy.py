@@ -27,7 +27,6 @@ belong to records whose vectors the original lost with its process.
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -223,10 +222,11 @@ def import_legacy(
     Raises: `ArchiveError` if the folder is none of the original's, or is damaged; `InvalidInputError` for wrong
     arguments.
     """
+    from nopokedb.embedded.new_folder import built_beside, require_empty
+
     check_choice("space", space, Space)
     folder, target = resolve_folder(source, None), resolve_folder(path, None)
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise InvalidInputError(f"expected an empty or absent folder to import into, but {target} has something in it")
+    require_empty(target, "import")
     report = LegacyReport(str(folder), space=space, dry_run=dry_run)
     index, records = _collect(folder, space, keep_bare, report)
     report.imported = len(records)
@@ -234,18 +234,8 @@ def import_legacy(
         return report
     if not report.dim:
         raise ArchiveError(f"expected vectors in {folder}, found none: there is nothing to import", file=str(folder))
-    building = target.absolute().with_name(f".importing-{target.name}-{secrets.token_hex(4)}")
-    try:
+    with built_beside(target, "importing") as building:
         _write(building, index, records, report)
-        if target.exists():
-            target.rmdir()
-        building.rename(target)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    from nopokedb.embedded.storage.files import sync_folder
-
-    sync_folder(target.absolute().parent)
     return report
 
 

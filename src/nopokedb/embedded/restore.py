@@ -10,8 +10,6 @@ records.py. Indexes are built anew by the upkeep.
 from __future__ import annotations
 
 import errno
-import secrets
-import shutil
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,9 +19,10 @@ import orjson
 
 from nopokedb.embedded.archive import DELETED, RECORDS, ArchiveReader, Block
 from nopokedb.embedded.engine import EmbeddedEngine
+from nopokedb.embedded.new_folder import built_beside, require_empty
 from nopokedb.embedded.recovery import make_folder
 from nopokedb.embedded.storage.columns import NONE
-from nopokedb.embedded.storage.files import has_room, sync_folder
+from nopokedb.embedded.storage.files import has_room
 from nopokedb.embedded.storage.frames import Frame, decode_frame, encode_frame
 from nopokedb.engine import Write
 from nopokedb.errors import ArchiveError, InvalidInputError
@@ -35,8 +34,7 @@ _ROOM = 1.5
 
 def restore_backups(sources: Sequence[Path], target: Path) -> int:
     """See `nopokedb.restore`."""
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise InvalidInputError(f"expected an empty or absent folder to restore into, but {target} has something in it")
+    require_empty(target, "restore")
     readers = [ArchiveReader(source) for source in sources]
     _check_chain(readers)
     needed = 0
@@ -45,17 +43,8 @@ def restore_backups(sources: Sequence[Path], target: Path) -> int:
     make_folder(target.absolute().parent)
     if not has_room(target.absolute().parent, int(needed * _ROOM)):
         raise OSError(errno.ENOSPC, f"expected {int(needed * _ROOM)} free bytes for {target}, found fewer")
-    building = target.absolute().with_name(f".restoring-{target.name}-{secrets.token_hex(4)}")
-    try:
-        count = _fill(building, readers)
-        if target.exists():
-            target.rmdir()
-        building.rename(target)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    sync_folder(target.absolute().parent)
-    return count
+    with built_beside(target, "restoring") as building:
+        return _fill(building, readers)
 
 
 def _check_chain(readers: Sequence[ArchiveReader]) -> None:

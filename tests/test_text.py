@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from nopokedb import NoPokeDB
 from nopokedb.embedded import text_view
 from nopokedb.embedded.search.analysis import LANGUAGES, Analyzer, prepare
+from nopokedb.embedded.search.highlight import Highlighter
 from nopokedb.embedded.search.text import TextIndex
 from nopokedb.embedded.storage.metadata import MetadataReader
 from nopokedb.embedded.text_view import TextView
@@ -69,7 +70,7 @@ def index_of(texts: list[str], language: str = "en", commits: int = 1) -> TextIn
 
 
 def labels_of(index: TextIndex, text: str, limit: int = 10) -> list[int]:
-    return index.search(parse(text), limit)[0].tolist()  # type: ignore[no-any-return]
+    return index.searcher.search(parse(text), limit)[0].tolist()  # type: ignore[no-any-return]
 
 
 def random_texts(rng: np.random.Generator, count: int, longest: int = 60, vocabulary: int = 400) -> list[str]:
@@ -112,13 +113,13 @@ def test_scores_are_bm25(rng: np.random.Generator, commits: int, longest: int, t
             str(rng.choice(texts[int(rng.integers(1_000))].split())) for _ in range(int(rng.integers(1, 5)))
         )
         plain = bm25(terms, index.analyzer.terms.analyze(words))
-        labels, scores = index.search(parse(words), 10)
+        labels, scores = index.searcher.search(parse(words), 10)
         assert len(labels) == min(10, np.count_nonzero(plain))
         assert scores == pytest.approx(plain[labels], rel=tolerance)
         # By score, so that another choice among equals counts as equal.
         tenth = np.sort(plain)[::-1][len(labels) - 1]
         assert np.count_nonzero(plain[labels] >= tenth * (1 - tie)) >= len(labels) - 1
-        everything, _ = index.search(parse(words), 1_000)
+        everything, _ = index.searcher.search(parse(words), 1_000)
         assert sorted(everything.tolist()) == np.flatnonzero(plain).tolist()
 
 
@@ -260,9 +261,9 @@ def mixed() -> TextIndex:
 @given(text=st.text(max_size=60) | st.text(alphabet='ab "+-*東京éİ.(:~^', max_size=40))
 def test_any_string_can_be_asked(mixed: TextIndex, text: str) -> None:
     """Never an error; an answer has labels of the index and positive scores; its highlight is part of the text."""
-    labels, scores = mixed.search(parse(text), 3)
+    labels, scores = mixed.searcher.search(parse(text), 3)
     assert set(labels.tolist()) <= {0, 1, 2, 3} and np.all(scores > 0)
-    mixed.highlight(parse(text), text)
+    Highlighter(parse(text), mixed.analyzer).highlight(text)
 
 
 @given(text=st.text(max_size=60))
@@ -283,7 +284,7 @@ def test_highlight_escapes_everything_else() -> None:
     """Markup in a text comes out as text; only our own <b> is markup."""
     index = index_of([])
     text = "<script>alert('x')</script> a <b>quick</b> & brown fox"
-    shown = index.highlight(parse("quick fox"), text)
+    shown = Highlighter(parse("quick fox"), index.analyzer).highlight(text)
     assert "<script>" not in shown and shown.count("<b>") == shown.count("</b>") == 2
     assert html.unescape(shown.replace("<b>quick</b>", "quick").replace("<b>fox</b>", "fox")) == text
 
@@ -293,7 +294,7 @@ def test_highlight_marks_what_matches() -> None:
     index = index_of([])
 
     def shown(query: str, text: str) -> str:
-        return index.highlight(parse(query), text)
+        return Highlighter(parse(query), index.analyzer).highlight(text)
 
     assert shown("run", "He runs, running.") == "He <b>runs</b>, <b>running</b>."
     assert shown("resume", "a re\u0301sume\u0301") == "a <b>re\u0301sume\u0301</b>"
@@ -308,7 +309,7 @@ def test_highlight_marks_what_matches() -> None:
 @given(text=st.text(alphabet="abc <>&\n東京é", max_size=700), query=st.text(alphabet="abc 東京", max_size=8))
 def test_highlight_is_a_part_of_the_text(mixed: TextIndex, text: str, query: str) -> None:
     """Without our marks it is a substring of the text, of about 160 characters at most."""
-    shown = mixed.highlight(parse(query), text)
+    shown = Highlighter(parse(query), mixed.analyzer).highlight(text)
     plain = html.unescape(re.sub("</?b>", "", shown)).removeprefix("…").removesuffix("…")
     assert plain in text and len(plain) <= 160
 
@@ -316,7 +317,7 @@ def test_highlight_is_a_part_of_the_text(mixed: TextIndex, text: str, query: str
 def test_highlight_takes_the_best_fragment() -> None:
     """Where most of the different words stand together, not where the first one is."""
     text = "quick " + "filler word " * 60 + "the quick brown fox " + "filler word " * 60
-    shown = index_of([]).highlight(parse("quick brown fox"), text)
+    shown = Highlighter(parse("quick brown fox"), index_of([]).analyzer).highlight(text)
     assert "<b>quick</b> <b>brown</b> <b>fox</b>" in shown and shown.startswith("…") and shown.endswith("…")
 
 
@@ -331,14 +332,14 @@ def test_filters_equal_brute_force(rng: np.random.Generator, share: float, commi
     index = index_of(texts, commits=commits)
     allowed = np.flatnonzero(rng.random(3_000) < share)
     for query in (texts[0], " ".join(texts[1].split()[:2]), "b*", "+" + texts[2].split()[0]):
-        ranked, ranked_scores = index.search(parse(query), 3_000)
+        ranked, ranked_scores = index.searcher.search(parse(query), 3_000)
         kept = np.isin(ranked, allowed)
         for limit in (1, 10, 500):
             expected = ranked[kept][:limit].tolist()
             for labels, scores in (
-                index.search(parse(query), limit, lambda labels: np.isin(labels, allowed)),
-                index.search(parse(query), limit, None, allowed),
-                index.search(parse(query), limit, lambda labels: np.isin(labels, allowed), np.arange(3_000)),
+                index.searcher.search(parse(query), limit, lambda labels: np.isin(labels, allowed)),
+                index.searcher.search(parse(query), limit, None, allowed),
+                index.searcher.search(parse(query), limit, lambda labels: np.isin(labels, allowed), np.arange(3_000)),
             ):
                 assert labels.tolist() == expected
                 assert scores == pytest.approx(ranked_scores[kept][:limit])

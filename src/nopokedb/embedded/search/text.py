@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nopokedb.embedded.search.analysis import Analyzer, prepare
-from nopokedb.embedded.search.highlight import Highlighter
 from nopokedb.embedded.search.match import PLAIN, TEXT, Match, Matcher
 from nopokedb.text_query import TextQuery
 
@@ -196,20 +195,6 @@ class TextIndex:
                 writer.wait_merging_threads()
             except ValueError:
                 pass  # it failed before: this is why the index is abandoned
-
-    def search(
-        self,
-        query: TextQuery,
-        limit: int,
-        allowed: Mask | None = None,
-        allowed_labels: Labels | None = None,
-    ) -> tuple[Labels, Scores]:
-        """`TextSearcher.search` on the last committed state."""
-        return self.searcher.search(query, limit, allowed, allowed_labels)
-
-    def highlight(self, query: TextQuery, text: str) -> str:
-        """The best fragment of a text, see `Highlighter.highlight`."""
-        return Highlighter(query, self.analyzer).highlight(text)
 
     def _open_writer(self, bulk: bool) -> tantivy.IndexWriter:
         if self._writer is not None and bulk and not self._bulk:

@@ -14,6 +14,7 @@ from nopokedb.cli.import_legacy import import_legacy
 from nopokedb.cli.info import info
 from nopokedb.cli.output import Output
 from nopokedb.cli.restore import restore
+from nopokedb.cli.serve import serve
 from nopokedb.cli.snapshot import snapshot
 
 
@@ -23,7 +24,7 @@ def application() -> None:
     """Look after NoPokeDB collections: check, back up, restore, import, inspect."""
 
 
-for command in (backup, check, import_legacy, info, restore, snapshot):
+for command in (backup, check, import_legacy, info, restore, serve, snapshot):
     application.add_command(command)
 
 

@@ -1,0 +1,124 @@
+"""What every request passes before anything is done for it: its id, Host and Origin, the key, the number of requests.
+
+Nothing is read of a body, and no collection is touched, before the key is known to be good.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from nopokedb.server.refusals import ForbiddenError, Refusal
+from nopokedb.server.rest.bodies import ClientGoneError
+from nopokedb.server.rest.replies import Receive, Reply, Scope, Send, send_reply
+from nopokedb.server.service import Service
+from nopokedb.server.statuses import describe, is_expected, status_of
+
+_log = logging.getLogger("nopokedb.server")
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Gate:
+    """An ASGI application around another one."""
+
+    def __init__(
+        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], service: Service, hosts: HostRule
+    ) -> None:
+        self._app = app
+        self._service = service
+        self._hosts = hosts
+        self._root = str(service.settings.root)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return  # no websockets, and the life of the server is not told by ASGI
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id")
+        request_id = given if given is not None and _GOOD_ID.fullmatch(given) else os.urandom(8).hex().encode()
+        scope["headers_by_name"], scope["request_id"] = headers, request_id
+        started = False
+
+        async def watched(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            self._hosts.check(headers)
+            path = scope["path"]
+            if path not in OPEN_PATHS and not path.startswith("/console"):
+                scope["caller"] = self._service.keys.caller(headers.get(b"authorization"))
+            with self._service.admitted():
+                await self._app(scope, receive, watched)
+        except ClientGoneError:
+            return
+        except Exception as error:
+            if not is_expected(error):
+                _log.exception("a request failed", extra={"request_id": request_id.decode()})
+            if started:
+                raise
+            await send_reply(send, error_reply(error, request_id, self._root), request_id)
+
+
+def error_reply(error: BaseException, request_id: bytes, root: str) -> Reply:
+    """How an error is answered."""
+    status = status_of(error).http
+    body = orjson.dumps(describe(error, request_id.decode(), root))
+    headers = []
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if status in (413, 415):
+        headers.append((b"connection", b"close"))  # the rest of the body is not wanted
+    if isinstance(error, Refusal) and error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    return Reply(body, status, headers=tuple(headers))
+
+
+class HostRule:
+    """Which Host and Origin headers are answered. A page of another site that has a name resolve to this server (DNS
+    rebinding) sends its own name as Host; a page that posts here sends its own Origin."""
+
+    def __init__(self, bind: str, allowed: tuple[str, ...], *, loopback: bool) -> None:
+        self._names = {name.lower() for name in allowed} | {bind.lower()} | (_LOCAL if loopback else set())
+        self._any_address = not loopback
+        """An address is no name, so nobody can have it resolve to something else."""
+
+    def check(self, headers: dict[bytes, bytes]) -> None:
+        """Raise `ForbiddenError` for a foreign one."""
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = _host_name(host)
+        if name not in self._names and not (self._any_address and _is_address(name)):
+            raise ForbiddenError(
+                f"expected one of this server's names as Host, got {host!r:.100}; the server can be told more names "
+                "(--allow-host)"
+            )
+        origin = headers.get(b"origin")
+        if origin is not None:
+            parts = urlsplit(origin.decode("latin-1").lower())
+            if parts.netloc != host:
+                raise ForbiddenError(f"expected no page of another origin, got {origin.decode('latin-1')!r:.100}")
+
+
+def _host_name(host: str) -> str:
+    """A Host header without the port and the brackets of IPv6."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

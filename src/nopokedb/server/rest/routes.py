@@ -1,0 +1,201 @@
+"""The one table of REST routes: method, path, what is done, and what is in the body.
+
+Most do one operation of operations.py with the request in the body. The rest have a function of their own, which gets a
+`Call`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from nopokedb.errors import InvalidInputError, RecordNotFoundError
+from nopokedb.records import Id
+from nopokedb.server import requests
+from nopokedb.server.access import Caller
+from nopokedb.server.operations import OPERATIONS
+from nopokedb.server.requests import build
+from nopokedb.server.rest.bodies import read_json
+from nopokedb.server.rest.encoding import encode
+from nopokedb.server.rest.replies import Receive, Reply, Scope
+from nopokedb.server.service import Service
+
+_DIGITS = re.compile(r"-?[0-9]+")
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way to a route."""
+
+    service: Service
+    caller: Caller
+    scope: Scope
+    receive: Receive
+
+    @property
+    def name(self) -> str:
+        """The collection in the path."""
+        return self.scope["path_params"]["name"]  # type: ignore[no-any-return]
+
+    def path(self, name: str) -> str:
+        return self.scope["path_params"][name]  # type: ignore[no-any-return]
+
+    async def body(self) -> Any:
+        return await read_json(self.receive, self.scope["headers_by_name"], self.service)
+
+    def options(self, *known: str) -> dict[str, str]:
+        """The query string; every name once, and known."""
+        found: dict[str, str] = {}
+        text = self.scope["query_string"].decode("latin-1")
+        for name, values in parse_qs(text, keep_blank_values=True, max_num_fields=16).items() if text else ():
+            if name not in known:
+                raise InvalidInputError(f"expected only {', '.join(known) or 'nothing'} after ?, got {name!r:.80}")
+            if len(values) > 1:
+                raise InvalidInputError(f"expected {name} once after ?, got it {len(values)} times")
+            found[name] = values[0]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of the table."""
+
+    method: str
+    path: str
+    handler: Callable[[Call], Awaitable[Reply]]
+    summary: str
+    role: str
+    body: type[Any] | None = None
+    options: tuple[str, ...] = ()
+    """Names that may stand after `?`."""
+    status: int = 200
+
+
+def _operation(method: str, path: str, name: str, *, from_path: str | None = None) -> Route:
+    """A route that does one operation. Its request is the body or, with `from_path`, one part of the path."""
+    operation = OPERATIONS[name]
+
+    async def handler(call: Call) -> Reply:
+        call.caller.check(operation.role, call.name)  # before the body is read
+        if from_path is not None:
+            request = operation.request(call.path(from_path))
+        elif operation.request is requests.Nothing:
+            request = requests.Nothing()
+        else:
+            request = build(operation.request, await call.body())
+        return Reply(encode(await call.service.call(call.caller, name, call.name, request)))
+
+    summary = (operation.request.__doc__ if operation.request not in _BARE else operation.run.__doc__) or name
+    body = None if from_path is not None or operation.request is requests.Nothing else operation.request
+    return Route(method, f"/v1/collections/{{name}}{path}", handler, summary, operation.role, body)
+
+
+_BARE = (requests.Nothing, requests.Name, requests.Field)
+
+
+# --- collections ----------------------------------------------------------------------------------------------
+
+
+async def _list(call: Call) -> Reply:
+    return Reply(encode({"collections": await call.service.list_collections(call.caller)}))
+
+
+async def _create(call: Call) -> Reply:
+    call.caller.check("admin", call.name)
+    body = await call.body()
+    created = await call.service.create(
+        call.caller, call.name, build(requests.CreateCollection, {} if body is None else body)
+    )
+    return Reply(encode(created), 201 if created.created else 200)
+
+
+async def _describe(call: Call) -> Reply:
+    return Reply(encode(await call.service.describe(call.caller, call.name)))
+
+
+async def _drop(call: Call) -> Reply:
+    return Reply(encode(await call.service.drop(call.caller, call.name)))
+
+
+# --- one record -----------------------------------------------------------------------------------------------
+
+_RECORD = "/v1/collections/{name}/records/{id:path}"
+
+
+def id_of(text: str, id_type: str) -> Id:
+    """The id in a path: an int if it is all digits, perhaps behind a minus; with `id_type=str` always a str."""
+    if id_type not in ("auto", "str"):
+        raise InvalidInputError(f"expected id_type to be auto or str, got {id_type!r:.80}")
+    if id_type == "auto" and _DIGITS.fullmatch(text):
+        # More digits than an id can have stay too many: Python is not made to read them all.
+        return int(text[:32])
+    return text
+
+
+async def _get_record(call: Call) -> Reply:
+    options = call.options("id_type", "include", "vector_format", "at")
+    key = id_of(call.path("id"), options.get("id_type", "auto"))
+    include = options.get("include", "metadata,vector,text")
+    request = requests.GetRecords(
+        [key],
+        tuple(part for part in include.split(",") if part),  # type: ignore[misc]  # the library checks the names
+        options.get("vector_format", "list"),  # type: ignore[arg-type]
+        options.get("at"),
+    )
+    found = await call.service.call(call.caller, "get", call.name, request)
+    if found.records[0] is None:
+        raise RecordNotFoundError(f"expected a record with id {key!r}, found none")
+    return Reply(encode(found)[len(b'{"records":[') : -2])
+
+
+async def _delete_record(call: Call) -> Reply:
+    key = id_of(call.path("id"), call.options("id_type").get("id_type", "auto"))
+    found = await call.service.call(call.caller, "delete", call.name, requests.DeleteRecords([key]))
+    return Reply(encode({"deleted": bool(found.count)}))
+
+
+# --- the health of the server ---------------------------------------------------------------------------------
+
+
+async def _healthz(call: Call) -> Reply:
+    return Reply(b'{"status":"ok"}')
+
+
+ROUTES: tuple[Route, ...] = (
+    # The router tries them in order, so the one that is used most stands first.
+    _operation("POST", "/query", "query"),
+    _operation("POST", "/records/get", "get"),
+    _operation("POST", "/records/delete", "delete"),
+    _operation("POST", "/records", "write"),
+    _operation("PATCH", "/records", "update"),
+    Route(
+        "GET", _RECORD, _get_record, "One whole record.", "read", None, ("id_type", "include", "vector_format", "at")
+    ),
+    Route("DELETE", _RECORD, _delete_record, "Delete one record.", "write", None, ("id_type",)),
+    _operation("POST", "/batch", "batch"),
+    _operation("POST", "/ids", "reserve_ids"),
+    _operation("POST", "/scan", "scan"),
+    _operation("POST", "/count", "count"),
+    _operation("POST", "/facet", "facet"),
+    _operation("POST", "/explain", "explain"),
+    _operation("POST", "/measure_recall", "measure_recall"),
+    _operation("GET", "/stats", "stats"),
+    _operation("PUT", "/indexes/{field}", "create_index", from_path="field"),
+    _operation("DELETE", "/indexes/{field}", "drop_index", from_path="field"),
+    _operation("GET", "/snapshots", "snapshots"),
+    _operation("POST", "/snapshots", "create_snapshot"),
+    _operation("GET", "/snapshots/{snapshot}", "snapshot", from_path="snapshot"),
+    _operation("PUT", "/snapshots/{snapshot}", "create_snapshot", from_path="snapshot"),
+    _operation("DELETE", "/snapshots/{snapshot}", "drop_snapshot", from_path="snapshot"),
+    _operation("POST", "/snapshots/{snapshot}/rollback", "rollback", from_path="snapshot"),
+    _operation("POST", "/undo", "undo"),
+    _operation("POST", "/save", "save"),
+    Route("GET", "/v1/collections", _list, "Names of the collections that the key may use.", "read"),
+    Route("PUT", "/v1/collections/{name}", _create, "Make a collection.", "admin", requests.CreateCollection),
+    Route("GET", "/v1/collections/{name}", _describe, "A collection and its settings.", "read"),
+    Route("DELETE", "/v1/collections/{name}", _drop, "Delete a collection with all its records.", "admin"),
+    Route("GET", "/healthz", _healthz, "Whether the process answers.", "open"),
+)

@@ -1,0 +1,185 @@
+"""The service layer: where every transport meets the library.
+
+A transport knows who calls, takes a request apart, and calls `Service.call(caller, operation, collection, request)`.
+What happens there is the same for all: rights, limits, the open collection, a thread to work in, and time. Errors come
+out as exceptions; `statuses.py` says how they are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from nopokedb.errors import InvalidInputError
+from nopokedb.server import reading, requests
+from nopokedb.server.access import Caller
+from nopokedb.server.coalescing import Coalescing
+from nopokedb.server.collections import Collections
+from nopokedb.server.keys import Keys
+from nopokedb.server.limits import check_request
+from nopokedb.server.operations import OPERATIONS, Operation
+from nopokedb.server.refusals import StoppingError, TimeLimitError, TooManyRequestsError
+from nopokedb.server.results import Answers, Collection, Created, Done
+from nopokedb.server.settings import ServerSettings
+from nopokedb.server.vectors import unpack
+
+_log = logging.getLogger("nopokedb.server")
+T = TypeVar("T")
+_WRITE_THREADS = 32
+"""Writers wait for the disk together: the more there are, the more share one sync."""
+_SLOW_THREADS = 4
+
+
+class Service:
+    """One folder of collections, for any number of transports on one event loop."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        settings.root.mkdir(parents=True, exist_ok=True)
+        self.collections = Collections(
+            settings.root, max_memory=settings.max_memory, max_open=settings.max_open, models=settings.models
+        )
+        self._pools = {
+            "read": ThreadPoolExecutor(settings.threads, thread_name_prefix="nopokedb-read"),
+            "write": ThreadPoolExecutor(_WRITE_THREADS, thread_name_prefix="nopokedb-write"),
+            "slow": ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="nopokedb-slow"),
+        }
+        self.keys = Keys(settings.keys, settings.api_key)
+        self._coalescing = Coalescing(self._pools["read"], max(2, os.cpu_count() or 1))
+        self.active = 0
+        """Requests at work or waiting."""
+        self.stopping = False
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a request, from before its body is read until it is answered; refuse it if there are too many."""
+        if self.stopping:
+            raise StoppingError("expected a running server, but it is being stopped; come back later")
+        if self.active >= self.limits.max_concurrent:
+            raise TooManyRequestsError(
+                f"expected at most {self.limits.max_concurrent} requests at once (max_concurrent of this server); "
+                "come back later"
+            )
+        self.active += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
+
+    async def call(self, caller: Caller, operation: str, collection: str, request: Any) -> Any:
+        """Do an operation on a collection; its result (results.py, or a type of the library)."""
+        wanted = OPERATIONS[operation]
+        caller.check(wanted.role, collection)
+        check_request(request, self.limits)
+        if operation == "query" and (answers := await self._query_at_once(collection, request)) is not None:
+            return answers
+        return await self.in_thread(wanted.pool, lambda: self._run(wanted, collection, request))
+
+    async def in_thread(self, pool: str, work: Callable[[], T]) -> T:
+        """Run in a thread, within the time limit. What was begun is not cut off when the time is over."""
+        loop = asyncio.get_running_loop()
+        return await self.within_time(loop.run_in_executor(self._pools[pool], work))
+
+    async def within_time(self, answer: asyncio.Future[T]) -> T:
+        """Wait for an answer as long as a request may take."""
+        try:
+            async with asyncio.timeout(self.limits.timeout_s):
+                return await answer
+        except TimeoutError:
+            raise TimeLimitError(
+                f"expected an answer within {self.limits.timeout_s:g} s (timeout_s of this server), got none; "
+                "if this was a write, it may have taken place"
+            ) from None
+
+    def _run(self, operation: Operation, collection: str, request: Any) -> Any:
+        with self.collections.using(collection, writing=operation.writing) as db:
+            return operation.run(db, request)
+
+    async def _query_at_once(self, collection: str, request: requests.Query) -> Answers | None:
+        """The short way for the common query: one vector, and nothing but a filter beside it. It is checked here, in
+        the event loop, and answered together with others that wait. None: the query is of another kind, or the
+        collection is not open yet."""
+        if request.vectors is not None or request.at is not None or request.text is not None:
+            return None
+        vector = unpack(request.vector)
+        if vector is None or vector.__class__ is str:
+            return None
+        entered = self.collections.try_enter(collection)
+        if entered is None:
+            return None
+        slot, db = entered
+        try:
+            packed = reading.is_packed(request.vector_format)
+            query = reading.question(db, vector, request)
+        except BaseException:
+            self.collections.leave(slot)
+            raise
+        if not query.plain:
+            self.collections.leave(slot)
+            return None
+        answer = self._coalescing.ask(db, query, lambda: self.collections.leave(slot))
+        return Answers([await self.within_time(answer)], False, False, packed)
+
+    # --- collections -----------------------------------------------------------------------------------------
+
+    async def list_collections(self, caller: Caller) -> list[str]:
+        """Names of the collections that the caller may use."""
+        names = await self.in_thread("read", self.collections.names)
+        return [name for name in names if caller.sees(name)]
+
+    async def create(self, caller: Caller, name: str, request: requests.CreateCollection) -> Created:
+        """Make a collection, or find that it is there with these settings."""
+        caller.check("admin", name)
+
+        def work() -> Created:
+            created = self.collections.create(name, request)
+            with self.collections.using(name) as db:
+                return Created(name, db.dim, db.space, created)
+
+        return await self.in_thread("slow", work)
+
+    async def describe(self, caller: Caller, name: str) -> Collection:
+        """What a collection is."""
+        caller.check("read", name)
+
+        def work() -> Collection:
+            with self.collections.using(name) as db:
+                return reading.describe(db, name)
+
+        return await self.in_thread("read", work)
+
+    async def drop(self, caller: Caller, name: str) -> Done:
+        """Delete a collection with all its records."""
+        caller.check("admin", name)
+        await self.in_thread("slow", lambda: self.collections.drop(name))
+        return Done(True)
+
+    # --- the server itself -----------------------------------------------------------------------------------
+
+    def reload_keys(self) -> None:
+        """Read the keys file again."""
+        try:
+            count = self.keys.reload()
+        except (InvalidInputError, OSError) as error:
+            _log.error("the keys stay as they are: %s", error, extra={"event": "keys_not_reloaded"})
+        else:
+            _log.info("%d keys", count, extra={"event": "keys_reloaded"})
+
+    async def keep(self) -> None:
+        """Close idle collections where memory is short."""
+        await asyncio.get_running_loop().run_in_executor(self._pools["slow"], self.collections.make_room)
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Wait for what the threads do, then close every collection with a checkpoint."""
+        self.stopping = True
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+        self.collections.close()

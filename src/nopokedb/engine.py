@@ -150,6 +150,14 @@ class Stats:
     """Passes over all vectors since this handle was opened."""
     damaged_count: int = 0
     """Damaged vectors that the scrub knows of; queries raise `CorruptionError` while a record uses one."""
+    sync_count: int = 0
+    """Syncs of the operation log since this handle was opened. A group of batches shares one."""
+    sync_seconds: float = 0.0
+    """Seconds that these took."""
+    cache_hits: int = 0
+    """Records of answers that were in memory, approximately; since the last compaction."""
+    cache_misses: int = 0
+    """Those that had to be read."""
 
 
 @dataclass(frozen=True, slots=True)

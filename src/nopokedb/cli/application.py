@@ -12,6 +12,7 @@ from nopokedb.cli.check import check
 from nopokedb.cli.exit_codes import OK, USAGE, exit_code_of
 from nopokedb.cli.import_legacy import import_legacy
 from nopokedb.cli.info import info
+from nopokedb.cli.keys import keys
 from nopokedb.cli.output import Output
 from nopokedb.cli.restore import restore
 from nopokedb.cli.serve import serve
@@ -24,7 +25,7 @@ def application() -> None:
     """Look after NoPokeDB collections: check, back up, restore, import, inspect."""
 
 
-for command in (backup, check, import_legacy, info, restore, serve, snapshot):
+for command in (backup, check, import_legacy, info, keys, restore, serve, snapshot):
     application.add_command(command)
 
 

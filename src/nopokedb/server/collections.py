@@ -15,7 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nopokedb import NoPokeDB, drop_collection, list_collections
-from nopokedb.errors import CollectionNotFoundError, InvalidInputError, NeedsReopenError, SettingsMismatchError
+from nopokedb.errors import (
+    CollectionNotFoundError,
+    InvalidInputError,
+    NeedsReopenError,
+    NoPokeError,
+    SettingsMismatchError,
+)
 from nopokedb.opening import resolve_folder
 from nopokedb.server.refusals import DiskFullError, StoppingError
 from nopokedb.server.requests import CreateCollection
@@ -23,8 +29,6 @@ from nopokedb.server.statuses import is_disk_full
 
 _log = logging.getLogger("nopokedb.server")
 
-MIN_FREE_BYTES = 64 * 2**20
-"""With less free space the server is not ready. Opening a collection again needs some room itself."""
 _REOPEN_WAIT_S = 30.0
 
 
@@ -45,11 +49,12 @@ class _Slot:
 class Collections:
     """A folder of collections."""
 
-    def __init__(self, root: Path, *, max_memory: int, max_open: int, models: tuple[str, ...]) -> None:
+    def __init__(self, root: Path, *, max_memory: int, max_open: int, models: tuple[str, ...], min_free: int) -> None:
         self.root = root
         self._max_memory = max_memory
         self._max_open = max_open
         self._models = models
+        self._min_free = min_free
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -202,7 +207,7 @@ class Collections:
         full = is_disk_full(error)
         if full:
             self.disk_full = True
-        if isinstance(error, NeedsReopenError) or full:
+        if isinstance(error, NeedsReopenError):
             with slot.changed:
                 if slot.db is db:
                     slot.failure = error
@@ -211,9 +216,9 @@ class Collections:
     def _replace(self, slot: _Slot) -> None:
         """Close the handle that writes no more; the caller opens a new one."""
         failure = slot.failure
-        if free_bytes(self.root) < MIN_FREE_BYTES and failure is not None and is_disk_full(failure):
+        if failure is not None and is_disk_full(failure) and not self.has_room:
             raise DiskFullError(
-                f"expected {MIN_FREE_BYTES} bytes of free disk space to open the collection for writing again, found "
+                f"expected {self._min_free} bytes of free disk space to open the collection for writing again, found "
                 f"{free_bytes(self.root)}; reads go on"
             ) from failure
         slot.reopening = True
@@ -271,6 +276,23 @@ class Collections:
                     total -= slot.memory_bytes
             finally:
                 slot.changed.release()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk has the free space that the server wants."""
+        return free_bytes(self.root) >= self._min_free
+
+    def mend(self) -> None:
+        """Once there is room again, open for writing what a failed write has closed to it."""
+        if not self.has_room:
+            return
+        self.disk_full = False
+        for name in self.failures():
+            try:
+                with self.using(name, writing=True):
+                    pass
+            except (NoPokeError, OSError) as error:
+                _log.error("%s cannot be written: %s", name, error, extra={"event": "not_mended"})
 
     def failures(self) -> list[str]:
         """Names of collections whose handle writes no more."""

@@ -18,6 +18,7 @@ from nopokedb.server.rest.gate import HostRule
 from nopokedb.server.service import Service
 from nopokedb.server.settings import ServerSettings
 
+_KEEP_S = 5.0
 _log = logging.getLogger("nopokedb.server")
 
 
@@ -125,7 +126,7 @@ async def _tell(
 async def _keep(service: Service) -> None:
     """Now and then, keep the open collections within the limit on memory."""
     while True:
-        await asyncio.sleep(10)
+        await asyncio.sleep(_KEEP_S)
         await service.keep()
 
 

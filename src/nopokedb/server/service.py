@@ -15,13 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from nopokedb import NoPokeDB
 from nopokedb.errors import InvalidInputError
-from nopokedb.server import reading, requests
+from nopokedb.server import keeping, reading, requests
 from nopokedb.server.access import Caller
 from nopokedb.server.coalescing import Coalescing
 from nopokedb.server.collections import Collections
+from nopokedb.server.jobs import Job, Jobs
 from nopokedb.server.keys import Keys
 from nopokedb.server.limits import check_request
+from nopokedb.server.metrics import Metrics
 from nopokedb.server.operations import OPERATIONS, Operation
 from nopokedb.server.refusals import StoppingError, TimeLimitError, TooManyRequestsError
 from nopokedb.server.results import Answers, Collection, Created, Done
@@ -43,13 +46,19 @@ class Service:
         self.limits = settings.limits
         settings.root.mkdir(parents=True, exist_ok=True)
         self.collections = Collections(
-            settings.root, max_memory=settings.max_memory, max_open=settings.max_open, models=settings.models
+            settings.root,
+            max_memory=settings.max_memory,
+            max_open=settings.max_open,
+            models=settings.models,
+            min_free=settings.min_free_bytes,
         )
         self._pools = {
             "read": ThreadPoolExecutor(settings.threads, thread_name_prefix="nopokedb-read"),
             "write": ThreadPoolExecutor(_WRITE_THREADS, thread_name_prefix="nopokedb-write"),
             "slow": ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="nopokedb-slow"),
         }
+        self.metrics = Metrics(self.collections)
+        self.jobs = Jobs(settings.job_threads, str(settings.root))
         self.keys = Keys(settings.keys, settings.api_key)
         self._coalescing = Coalescing(self._pools["read"], max(2, os.cpu_count() or 1))
         self.active = 0
@@ -160,6 +169,64 @@ class Service:
         await self.in_thread("slow", lambda: self.collections.drop(name))
         return Done(True)
 
+    # --- jobs ------------------------------------------------------------------------------------------------
+
+    async def backup(self, caller: Caller, name: str, request: requests.Backup) -> Job:
+        """Begin a backup."""
+        folder = self.settings.backup_folder
+
+        def prepare() -> None:
+            with self.collections.using(name):
+                keeping.check_backup(folder, name, request)
+
+        return await self._begin(
+            caller, "backup", name, prepare, lambda db, _: keeping.backup(db, folder, name, request)
+        )
+
+    async def backups(self, caller: Caller, name: str) -> list[dict[str, Any]]:
+        """The backups of a collection, which may be gone by now."""
+        caller.check("admin", name)
+        return await self.in_thread("slow", lambda: keeping.backups(self.settings.backup_folder, name))
+
+    async def check(self, caller: Caller, name: str, request: requests.Check) -> Job:
+        """Begin a check."""
+        return await self._begin(caller, "check", name, lambda: None, lambda db, _: keeping.check(db, request))
+
+    async def compact(self, caller: Caller, name: str) -> Job:
+        """Begin a compaction."""
+        return await self._begin(caller, "compact", name, lambda: None, lambda db, _: keeping.compact(db))
+
+    async def optimize(self, caller: Caller, name: str) -> Job:
+        """Begin an optimization."""
+
+        def prepare() -> None:
+            with self.collections.using(name) as db:
+                keeping.optimizer(db)
+
+        return await self._begin(caller, "optimize", name, prepare, lambda db, _: keeping.optimizer(db)())
+
+    async def _begin(
+        self,
+        caller: Caller,
+        kind: str,
+        name: str,
+        prepare: Callable[[], None],
+        work: Callable[[NoPokeDB, Job], Any],
+    ) -> Job:
+        """Check what can be checked at once, then begin a job on the collection."""
+        caller.check("admin", name)
+
+        def run(job: Job) -> Any:
+            with self.collections.using(name) as db:
+                return work(db, job)
+
+        def begin() -> Job:
+            prepare()
+            with self.collections.using(name):  # there is such a collection
+                return self.jobs.submit(kind, name, run)
+
+        return await self.in_thread("slow", begin)
+
     # --- the server itself -----------------------------------------------------------------------------------
 
     def reload_keys(self) -> None:
@@ -171,15 +238,33 @@ class Service:
         else:
             _log.info("%d keys", count, extra={"event": "keys_reloaded"})
 
+    async def troubles(self) -> list[str]:
+        """Why this server cannot write everything; empty if it can."""
+
+        def look() -> list[str]:
+            found = []
+            if self.stopping:
+                found.append("the server is being stopped")
+            if self.collections.disk_full or not self.collections.has_room:
+                found.append("the disk is full")
+            if failed := self.collections.failures():
+                found.append(f"collections that cannot be written: {len(failed)}")
+            return found
+
+        return await asyncio.get_running_loop().run_in_executor(self._pools["slow"], look)
+
     async def keep(self) -> None:
-        """Close idle collections where memory is short."""
-        await asyncio.get_running_loop().run_in_executor(self._pools["slow"], self.collections.make_room)
+        """Open again what a failed write has closed, and close idle collections where memory is short."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pools["slow"], self.collections.mend)
+        await loop.run_in_executor(self._pools["slow"], self.collections.make_room)
 
     # --- the end ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Wait for what the threads do, then close every collection with a checkpoint."""
         self.stopping = True
+        self.jobs.close()
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
         self.collections.close()

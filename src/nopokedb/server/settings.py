@@ -63,11 +63,17 @@ class ServerSettings:
     """Bytes that indexes and caches of all open collections may hold together."""
     max_open: int = 256
     """Collections open at once."""
+    min_free_bytes: int = 64 * 2**20
+    """With less free disk space the server is not ready, and opens no collection again after a failed write."""
     threads: int = field(default_factory=lambda: 4 + 2 * (os.cpu_count() or 1))
     """Threads that do the work of requests; uploads and jobs have their own."""
     job_threads: int = 2
     shutdown_timeout_s: float = 60.0
     """How long requests in flight may take to finish once the server is told to stop."""
+    log_requests: bool = False
+    """Log every request, not only those that fail or are slow."""
+    opentelemetry: bool = False
+    """Record a span per request."""
     limits: Limits = Limits()
 
     @property

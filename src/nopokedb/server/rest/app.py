@@ -12,12 +12,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp
 
 import nopokedb
 from nopokedb.server.refusals import MethodError, NoSuchThingError
+from nopokedb.server.rest.documents import document, openapi_reply, page_reply
 from nopokedb.server.rest.gate import Gate, HostRule
-from nopokedb.server.rest.replies import Receive, Scope, Send, send_reply
+from nopokedb.server.rest.replies import Receive, Reply, Scope, Send, send_reply
 from nopokedb.server.rest.routes import ROUTES, Call, Route
 from nopokedb.server.service import Service
 
@@ -35,9 +37,10 @@ class _LeanRoute(APIRoute):
             operation_id=_operation_id(route),
             tags=[route.path.split("/")[4] if route.path.count("/") > 3 else "server"],
         )
-        handler = route.handler
+        handler, name = route.handler, route.name
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["operation"] = name
             reply = await handler(Call(service, scope.get("caller"), scope, receive))  # type: ignore[arg-type]
             await send_reply(send, reply, scope["request_id"])
 
@@ -46,23 +49,20 @@ class _LeanRoute(APIRoute):
 
 def make_app(service: Service, hosts: HostRule) -> ASGIApp:
     """The whole application, behind its gate."""
-    app = FastAPI(
-        title="NoPokeDB",
-        version=nopokedb.__version__,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-    )
+    app = FastAPI(title="NoPokeDB", version=nopokedb.__version__, openapi_url=None, redirect_slashes=False)
     for route in ROUTES:
         app.router.routes.append(_LeanRoute(route, service))
+    found = document(app)
+    for path, reply in (("/openapi.json", openapi_reply(found)), ("/docs", page_reply(found))):
+        app.router.routes.append(_fixed(path, reply))
 
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
         raise NoSuchThingError(f"expected the address of something, got {scope['path']!r:.200}")
 
     app.router.default = not_found
 
-    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = app  # where the router looks for it
         try:
             await app.router(scope, receive, send)
         except HTTPException as error:
@@ -72,16 +72,20 @@ def make_app(service: Service, hosts: HostRule) -> ASGIApp:
                 ) from None
             raise
 
-    scope_app: Any = told
-    return Gate(_with_app(app, scope_app), service, hosts)
+    return Gate(call, service, hosts)
 
 
-def _with_app(app: FastAPI, inner: Any) -> Any:
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["app"] = app  # where the router looks for it
-        await inner(scope, receive, send)
+def _fixed(path: str, reply: Reply) -> StarletteRoute:
+    """A route that always answers the same to everybody who has a key."""
 
-    return call
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["caller"].check("read", None)
+        scope["operation"] = path.strip("/")
+        await send_reply(send, reply, scope["request_id"])
+
+    route = StarletteRoute(path, lambda request: None, methods=["GET"])
+    route.app = app
+    return route
 
 
 def _documented(route: Route) -> Any:

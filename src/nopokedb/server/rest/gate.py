@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ _log = logging.getLogger("nopokedb.server")
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_SLOW_S = 1.0
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -38,36 +40,64 @@ class Gate:
         self._service = service
         self._hosts = hosts
         self._root = str(service.settings.root)
+        self._log_all = service.settings.log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # no websockets, and the life of the server is not told by ASGI
+        began = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id")
         request_id = given if given is not None and _GOOD_ID.fullmatch(given) else os.urandom(8).hex().encode()
         scope["headers_by_name"], scope["request_id"] = headers, request_id
-        started = False
+        status = 0
 
         async def watched(message: Any) -> None:
-            nonlocal started
-            started = True
+            nonlocal status
+            if not status:
+                status = message["status"]
             await send(message)
 
         try:
             self._hosts.check(headers)
-            path = scope["path"]
-            if path not in OPEN_PATHS and not path.startswith("/console"):
+            if not is_open(scope["path"]):
                 scope["caller"] = self._service.keys.caller(headers.get(b"authorization"))
             with self._service.admitted():
                 await self._app(scope, receive, watched)
         except ClientGoneError:
-            return
+            status = 499
         except Exception as error:
             if not is_expected(error):
                 _log.exception("a request failed", extra={"request_id": request_id.decode()})
-            if started:
+            if status:
                 raise
-            await send_reply(send, error_reply(error, request_id, self._root), request_id)
+            await send_reply(watched, error_reply(error, request_id, self._root), request_id)
+        finally:
+            self._note(scope, status, time.perf_counter() - began)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count the request, and log it if it failed, was slow, or if all are to be logged."""
+        operation = scope.get("operation", "none")
+        self._service.metrics.observe("rest", operation, status, seconds)
+        if self._log_all or status >= 500 or seconds > _SLOW_S:
+            caller = scope.get("caller")
+            _log.info(
+                "request",
+                extra={
+                    "request_id": scope["request_id"].decode(),
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "operation": operation,
+                    "status": status,
+                    "ms": round(seconds * 1e3, 3),
+                    "caller": None if caller is None else caller.name,
+                },
+            )
+
+
+def is_open(path: str) -> bool:
+    """Whether an address is for everybody: health, and the files of the console, which hold nothing but itself."""
+    return path in OPEN_PATHS or path == "/" or path.startswith("/console/")
 
 
 def error_reply(error: BaseException, request_id: bytes, root: str) -> Reply:

@@ -16,6 +16,7 @@ from nopokedb.errors import InvalidInputError, RecordNotFoundError
 from nopokedb.records import Id
 from nopokedb.server import requests
 from nopokedb.server.access import Caller
+from nopokedb.server.metrics import CONTENT_TYPE
 from nopokedb.server.operations import OPERATIONS
 from nopokedb.server.requests import build
 from nopokedb.server.rest.bodies import read_json
@@ -23,6 +24,7 @@ from nopokedb.server.rest.encoding import encode
 from nopokedb.server.rest.replies import Receive, Reply, Scope
 from nopokedb.server.service import Service
 
+_COLLECTION = "/v1/collections/{name}"
 _DIGITS = re.compile(r"-?[0-9]+")
 
 
@@ -72,6 +74,12 @@ class Route:
     options: tuple[str, ...] = ()
     """Names that may stand after `?`."""
     status: int = 200
+    operation: str = ""
+    """Its name in metrics and logs; that of the handler unless given."""
+
+    @property
+    def name(self) -> str:
+        return self.operation or self.handler.__name__.strip("_")
 
 
 def _operation(method: str, path: str, name: str, *, from_path: str | None = None) -> Route:
@@ -90,7 +98,7 @@ def _operation(method: str, path: str, name: str, *, from_path: str | None = Non
 
     summary = (operation.request.__doc__ if operation.request not in _BARE else operation.run.__doc__) or name
     body = None if from_path is not None or operation.request is requests.Nothing else operation.request
-    return Route(method, f"/v1/collections/{{name}}{path}", handler, summary, operation.role, body)
+    return Route(method, f"{_COLLECTION}{path}", handler, summary, operation.role, body, operation=name)
 
 
 _BARE = (requests.Nothing, requests.Name, requests.Field)
@@ -120,9 +128,45 @@ async def _drop(call: Call) -> Reply:
     return Reply(encode(await call.service.drop(call.caller, call.name)))
 
 
+# --- jobs -----------------------------------------------------------------------------------------------------
+
+
+async def _backup(call: Call) -> Reply:
+    call.caller.check("admin", call.name)
+    request = build(requests.Backup, await call.body())
+    return Reply(encode(await call.service.backup(call.caller, call.name, request)), 202)
+
+
+async def _backups(call: Call) -> Reply:
+    return Reply(encode({"backups": await call.service.backups(call.caller, call.name)}))
+
+
+async def _check(call: Call) -> Reply:
+    call.caller.check("admin", call.name)
+    body = await call.body()
+    request = build(requests.Check, {} if body is None else body)
+    return Reply(encode(await call.service.check(call.caller, call.name, request)), 202)
+
+
+async def _compact(call: Call) -> Reply:
+    return Reply(encode(await call.service.compact(call.caller, call.name)), 202)
+
+
+async def _optimize(call: Call) -> Reply:
+    return Reply(encode(await call.service.optimize(call.caller, call.name)), 202)
+
+
+async def _job(call: Call) -> Reply:
+    return Reply(encode(call.service.jobs.get(call.caller, call.path("job"))))
+
+
+async def _jobs(call: Call) -> Reply:
+    return Reply(encode({"jobs": call.service.jobs.all(call.caller)}))
+
+
 # --- one record -----------------------------------------------------------------------------------------------
 
-_RECORD = "/v1/collections/{name}/records/{id:path}"
+_RECORD = f"{_COLLECTION}/records/{{id:path}}"
 
 
 def id_of(text: str, id_type: str) -> Id:
@@ -164,6 +208,18 @@ async def _healthz(call: Call) -> Reply:
     return Reply(b'{"status":"ok"}')
 
 
+async def _readyz(call: Call) -> Reply:
+    """Ready to write: there is room on the disk, and no collection has lost its ability to write."""
+    reasons = await call.service.troubles()
+    # Whoever asks has no key: names of collections are for those who have one.
+    return Reply(encode({"status": "not ready" if reasons else "ready", "reasons": reasons}), 503 if reasons else 200)
+
+
+async def _metrics(call: Call) -> Reply:
+    call.caller.check("read", None)
+    return Reply(await call.service.in_thread("slow", call.service.metrics.text), media_type=CONTENT_TYPE)
+
+
 ROUTES: tuple[Route, ...] = (
     # The router tries them in order, so the one that is used most stands first.
     _operation("POST", "/query", "query"),
@@ -194,8 +250,17 @@ ROUTES: tuple[Route, ...] = (
     _operation("POST", "/undo", "undo"),
     _operation("POST", "/save", "save"),
     Route("GET", "/v1/collections", _list, "Names of the collections that the key may use.", "read"),
-    Route("PUT", "/v1/collections/{name}", _create, "Make a collection.", "admin", requests.CreateCollection),
-    Route("GET", "/v1/collections/{name}", _describe, "A collection and its settings.", "read"),
-    Route("DELETE", "/v1/collections/{name}", _drop, "Delete a collection with all its records.", "admin"),
+    Route("PUT", _COLLECTION, _create, "Make a collection.", "admin", requests.CreateCollection),
+    Route("GET", _COLLECTION, _describe, "A collection and its settings.", "read"),
+    Route("DELETE", _COLLECTION, _drop, "Delete a collection with all its records.", "admin"),
+    Route("POST", f"{_COLLECTION}/backup", _backup, "Begin a backup.", "admin", requests.Backup, status=202),
+    Route("GET", f"{_COLLECTION}/backups", _backups, "Names and sizes of the backups.", "admin"),
+    Route("POST", f"{_COLLECTION}/check", _check, "Begin a check.", "admin", requests.Check, status=202),
+    Route("POST", f"{_COLLECTION}/compact", _compact, "Begin a compaction.", "admin", status=202),
+    Route("POST", f"{_COLLECTION}/optimize", _optimize, "Begin an optimization.", "admin", status=202),
+    Route("GET", "/v1/jobs", _jobs, "The jobs that the key may see, the newest first.", "read"),
+    Route("GET", "/v1/jobs/{job}", _job, "One job.", "read"),
     Route("GET", "/healthz", _healthz, "Whether the process answers.", "open"),
+    Route("GET", "/readyz", _readyz, "Whether the server can write.", "open"),
+    Route("GET", "/metrics", _metrics, "Numbers for Prometheus.", "read"),
 )

@@ -87,7 +87,7 @@ def process(*command: str) -> Iterator[str]:
             started.terminate()
 
 
-def load(address: str, file: Path, connections: int, seconds: float) -> dict[str, Any]:
+def load(address: str, file: Path, connections: int, seconds: int) -> dict[str, Any]:
     """What wrk measures."""
     script = Path(__file__).with_name("wrk.lua")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), address, "--", str(file)]
@@ -96,7 +96,7 @@ def load(address: str, file: Path, connections: int, seconds: float) -> dict[str
     return found | {"qps": found["requests"] / found["seconds"]}
 
 
-def measure(case: Case, count: int, queries: Floats, connections: int, seconds: float, rounds: int) -> dict[str, Any]:
+def measure(case: Case, count: int, queries: Floats, connections: int, seconds: int, rounds: int) -> dict[str, Any]:
     """Query and echo in turn, so that both meet the same moods of the machine; medians."""
     file = bodies(queries, case)
     answers: list[dict[str, Any]] = []
@@ -104,7 +104,7 @@ def measure(case: Case, count: int, queries: Floats, connections: int, seconds: 
     serve = ("-m", "nopokedb", "serve", str(FOLDER / "collections"), "--port", "0")
     with process(*serve) as address, process("-m", "bench.server.echo") as echo:
         target = f"{address}/v1/collections/c{count}/query"
-        load(target, file, connections, min(2.0, seconds))
+        load(target, file, connections, min(2, seconds))
         for _ in range(rounds):
             answers.append(load(target, file, connections, seconds))
             echoes.append(load(f"{echo}/echo", file, connections, seconds))
@@ -129,14 +129,14 @@ def main() -> int:
     chosen = parser.parse_args()
     if shutil.which("wrk") is None:
         parser.error("expected wrk on the path (Debian: apt-get install wrk), found none")
-    count, seconds, rounds = (5_000, 1.0, 1) if chosen.quick else (100_000, 8.0, 3)
+    count, seconds, rounds = (5_000, 1, 1) if chosen.quick else (100_000, 8, 3)
     if chosen.fresh:
         shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     queries = build(count, 256)
     wait_for_indexes(count)
     print(f"{count:,} records of 256 dimensions with metadata, k={K}; server and wrk on {os.cpu_count()} cores of")
-    print(f"{processor_name()}; medians of {rounds} rounds of {seconds:g} s.\n")
+    print(f"{processor_name()}; medians of {rounds} rounds of {seconds} s.\n")
     print("| request | connections | queries/s | echo/s | ratio | p50 | p99 | errors |")
     print("|---|---|---|---|---|---|---|---|")
     reached = True

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from nopokedb import NoPokeDB
 from nopokedb.errors import InvalidInputError
 from nopokedb.server import keeping, reading, requests
-from nopokedb.server.access import Caller
+from nopokedb.server.access import Caller, Role
 from nopokedb.server.coalescing import Coalescing
 from nopokedb.server.collections import Collections
 from nopokedb.server.jobs import Job, Jobs
@@ -89,6 +89,16 @@ class Service:
         if operation == "query" and (answers := await self._query_at_once(collection, request)) is not None:
             return answers
         return await self.in_thread(wanted.pool, lambda: self._run(wanted, collection, request))
+
+    async def on_collection(self, pool: str, name: str, work: Callable[[NoPokeDB], T]) -> T:
+        """Write to a collection in a thread, however long it takes: for parts of uploads, which have a time of their
+        own. The caller's rights are known to be enough."""
+
+        def run() -> T:
+            with self.collections.using(name, writing=True) as db:
+                return work(db)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pools[pool], run)
 
     async def in_thread(self, pool: str, work: Callable[[], T]) -> T:
         """Run in a thread, within the time limit. What was begun is not cut off when the time is over."""
@@ -190,11 +200,11 @@ class Service:
 
     async def check(self, caller: Caller, name: str, request: requests.Check) -> Job:
         """Begin a check."""
-        return await self._begin(caller, "check", name, lambda: None, lambda db, _: keeping.check(db, request))
+        return await self.begin(caller, "admin", "check", name, lambda: None, lambda db, _: keeping.check(db, request))
 
     async def compact(self, caller: Caller, name: str) -> Job:
         """Begin a compaction."""
-        return await self._begin(caller, "compact", name, lambda: None, lambda db, _: keeping.compact(db))
+        return await self.begin(caller, "admin", "compact", name, lambda: None, lambda db, _: keeping.compact(db))
 
     async def optimize(self, caller: Caller, name: str) -> Job:
         """Begin an optimization."""
@@ -203,21 +213,22 @@ class Service:
             with self.collections.using(name) as db:
                 keeping.optimizer(db)
 
-        return await self._begin(caller, "optimize", name, prepare, lambda db, _: keeping.optimizer(db)())
+        return await self.begin(caller, "admin", "optimize", name, prepare, lambda db, _: keeping.optimizer(db)())
 
-    async def _begin(
+    async def begin(
         self,
         caller: Caller,
+        role: Role,
         kind: str,
         name: str,
         prepare: Callable[[], None],
         work: Callable[[NoPokeDB, Job], Any],
     ) -> Job:
         """Check what can be checked at once, then begin a job on the collection."""
-        caller.check("admin", name)
+        caller.check(role, name)
 
         def run(job: Job) -> Any:
-            with self.collections.using(name) as db:
+            with self.collections.using(name, writing=role == "write") as db:
                 return work(db, job)
 
         def begin() -> Job:

@@ -79,3 +79,8 @@ class ServerSettings:
     @property
     def backup_folder(self) -> Path:
         return self.root / ".backups" if self.backups is None else self.backups
+
+    @property
+    def upload_folder(self) -> Path:
+        """Where uploads wait until they are read."""
+        return self.root / ".uploads"

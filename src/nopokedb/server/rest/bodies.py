@@ -22,7 +22,7 @@ class ClientGoneError(Exception):
 
 async def read_json(receive: Receive, headers: dict[bytes, bytes], service: Service) -> Any:
     """The body as JSON; None where there is none."""
-    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    kind = media_type(headers)
     if kind != b"application/json":
         raise MediaTypeError(f"expected the content type application/json, got {kind.decode('latin-1')!r:.80}")
     body = await read_body(receive, headers, service)
@@ -34,6 +34,11 @@ async def read_json(receive: Receive, headers: dict[bytes, bytes], service: Serv
         return await service.in_thread("read", lambda: orjson.loads(body))
     except orjson.JSONDecodeError as error:
         raise MalformedRequestError(f"expected JSON in UTF-8, got what is none: {error}") from None
+
+
+def media_type(headers: dict[bytes, bytes]) -> bytes:
+    """The content type without its parameters; JSON where there is none."""
+    return headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], service: Service) -> bytes:

@@ -10,55 +10,20 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs
 
 from nopokedb.errors import InvalidInputError, RecordNotFoundError
 from nopokedb.records import Id
 from nopokedb.server import requests
-from nopokedb.server.access import Caller
 from nopokedb.server.metrics import CONTENT_TYPE
 from nopokedb.server.operations import OPERATIONS
 from nopokedb.server.requests import build
-from nopokedb.server.rest.bodies import read_json
+from nopokedb.server.rest.calls import Call
 from nopokedb.server.rest.encoding import encode
-from nopokedb.server.rest.replies import Receive, Reply, Scope
-from nopokedb.server.service import Service
+from nopokedb.server.rest.replies import Reply
+from nopokedb.server.rest.uploading import OPTIONS, begin_import, format_of, write_upload
 
 _COLLECTION = "/v1/collections/{name}"
 _DIGITS = re.compile(r"-?[0-9]+")
-
-
-@dataclass(slots=True)
-class Call:
-    """One request on its way to a route."""
-
-    service: Service
-    caller: Caller
-    scope: Scope
-    receive: Receive
-
-    @property
-    def name(self) -> str:
-        """The collection in the path."""
-        return self.scope["path_params"]["name"]  # type: ignore[no-any-return]
-
-    def path(self, name: str) -> str:
-        return self.scope["path_params"][name]  # type: ignore[no-any-return]
-
-    async def body(self) -> Any:
-        return await read_json(self.receive, self.scope["headers_by_name"], self.service)
-
-    def options(self, *known: str) -> dict[str, str]:
-        """The query string; every name once, and known."""
-        found: dict[str, str] = {}
-        text = self.scope["query_string"].decode("latin-1")
-        for name, values in parse_qs(text, keep_blank_values=True, max_num_fields=16).items() if text else ():
-            if name not in known:
-                raise InvalidInputError(f"expected only {', '.join(known) or 'nothing'} after ?, got {name!r:.80}")
-            if len(values) > 1:
-                raise InvalidInputError(f"expected {name} once after ?, got it {len(values)} times")
-            found[name] = values[0]
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +66,18 @@ def _operation(method: str, path: str, name: str, *, from_path: str | None = Non
     return Route(method, f"{_COLLECTION}{path}", handler, summary, operation.role, body, operation=name)
 
 
+async def _write(call: Call) -> Reply:
+    """Records as JSON, or as a stream or file of any length."""
+    call.caller.check("write", call.name)
+    if kind := format_of(call):
+        return await write_upload(call, kind)
+    call.options()
+    request = build(requests.WriteRecords, await call.body())
+    return Reply(encode(await call.service.call(call.caller, "write", call.name, request)))
+
+
+_WRITE = "Write records: JSON in one atomic batch, or NDJSON, Arrow, Parquet or CSV of any length in many."
+_IMPORT = "Take a file of records (NDJSON, Arrow, Parquet, CSV), and write them in a job."
 _BARE = (requests.Nothing, requests.Name, requests.Field)
 
 
@@ -225,7 +202,7 @@ ROUTES: tuple[Route, ...] = (
     _operation("POST", "/query", "query"),
     _operation("POST", "/records/get", "get"),
     _operation("POST", "/records/delete", "delete"),
-    _operation("POST", "/records", "write"),
+    Route("POST", f"{_COLLECTION}/records", _write, _WRITE, "write", requests.WriteRecords, OPTIONS),
     _operation("PATCH", "/records", "update"),
     Route(
         "GET", _RECORD, _get_record, "One whole record.", "read", None, ("id_type", "include", "vector_format", "at")
@@ -255,6 +232,7 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", _COLLECTION, _drop, "Delete a collection with all its records.", "admin"),
     Route("POST", f"{_COLLECTION}/backup", _backup, "Begin a backup.", "admin", requests.Backup, status=202),
     Route("GET", f"{_COLLECTION}/backups", _backups, "Names and sizes of the backups.", "admin"),
+    Route("POST", f"{_COLLECTION}/import", begin_import, _IMPORT, "write", None, OPTIONS, status=202),
     Route("POST", f"{_COLLECTION}/check", _check, "Begin a check.", "admin", requests.Check, status=202),
     Route("POST", f"{_COLLECTION}/compact", _compact, "Begin a compaction.", "admin", status=202),
     Route("POST", f"{_COLLECTION}/optimize", _optimize, "Begin an optimization.", "admin", status=202),

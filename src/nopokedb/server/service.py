@@ -29,6 +29,7 @@ from nopokedb.server.operations import OPERATIONS, Operation
 from nopokedb.server.refusals import StoppingError, TimeLimitError, TooManyRequestsError
 from nopokedb.server.results import Answers, Collection, Created, Done
 from nopokedb.server.settings import ServerSettings
+from nopokedb.server.uploads import clear
 from nopokedb.server.vectors import unpack
 
 _log = logging.getLogger("nopokedb.server")
@@ -45,6 +46,7 @@ class Service:
         self.settings = settings
         self.limits = settings.limits
         settings.root.mkdir(parents=True, exist_ok=True)
+        clear(settings.upload_folder, self.limits.upload_timeout_s)
         self.collections = Collections(
             settings.root,
             max_memory=settings.max_memory,
@@ -189,8 +191,8 @@ class Service:
             with self.collections.using(name):
                 keeping.check_backup(folder, name, request)
 
-        return await self._begin(
-            caller, "backup", name, prepare, lambda db, _: keeping.backup(db, folder, name, request)
+        return await self.begin(
+            caller, "admin", "backup", name, prepare, lambda db, _: keeping.backup(db, folder, name, request)
         )
 
     async def backups(self, caller: Caller, name: str) -> list[dict[str, Any]]:

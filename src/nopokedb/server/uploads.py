@@ -1,16 +1,17 @@
 """Many records at once: lines of JSON as they come in, or a file that was uploaded. Memory stays bounded.
 
-Each batch is atomic and durable. What is wrong with a record ends the upload there, with its line, and with the number of
-records before it that are written.
+Each batch is atomic and durable. What is wrong with a record ends the upload there; the error has its line, and how
+many records before it are written.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -105,8 +106,8 @@ def write_file(
                 candidate = reader.read(row)
             except NoPokeError as error:
                 raise InvalidInputError(_told(f"{source.unit} {row.line}", error, written)) from error
-            vector = None if candidate.vector is None else candidate.vector
-            records.append(RecordInput(candidate.id, vector, candidate.metadata, candidate.text))  # type: ignore[arg-type]
+            vector: Any = candidate.vector
+            records.append(RecordInput(candidate.id, vector, candidate.metadata, candidate.text))
             size += candidate.size_bytes
             if len(records) >= upload.batch_size or size >= _BATCH_BYTES:
                 written += write_batch(db, records, upload, f"{source.unit} {row.line}", written)
@@ -143,8 +144,9 @@ class Spool:
     def write(self, part: bytes) -> None:
         self._file.write(part)
 
-    def done(self) -> None:
-        """All of it is there."""
+    def finish(self, last: bytes) -> None:
+        """All of it is there with this part."""
+        self._file.write(last)
         self._file.close()
 
     def close(self) -> None:
@@ -152,8 +154,8 @@ class Spool:
         self.path.unlink(missing_ok=True)
 
 
-def clear(folder: Path) -> Iterator[Path]:
-    """Remove what uploads of an earlier process have left."""
+def clear(folder: Path, older_than_s: float) -> None:
+    """Remove what uploads of an earlier process have left: files that nobody has written to for so long."""
     for left in folder.glob("*") if folder.is_dir() else ():
-        left.unlink(missing_ok=True)
-        yield left
+        if left.stat().st_mtime < time.time() - older_than_s:
+            left.unlink(missing_ok=True)

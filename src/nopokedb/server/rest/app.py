@@ -17,10 +17,11 @@ from starlette.types import ASGIApp
 
 import nopokedb
 from nopokedb.server.refusals import MethodError, NoSuchThingError
+from nopokedb.server.rest.calls import Call
 from nopokedb.server.rest.documents import document, openapi_reply, page_reply
 from nopokedb.server.rest.gate import Gate, HostRule
 from nopokedb.server.rest.replies import Receive, Reply, Scope, Send, send_reply
-from nopokedb.server.rest.routes import ROUTES, Call, Route
+from nopokedb.server.rest.routes import ROUTES, Route
 from nopokedb.server.service import Service
 
 

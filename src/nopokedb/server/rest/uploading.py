@@ -11,7 +11,8 @@ from nopokedb.server.rest.bodies import stream_body
 from nopokedb.server.rest.calls import Call
 from nopokedb.server.rest.encoding import encode
 from nopokedb.server.rest.replies import Reply
-from nopokedb.server.uploads import FORMATS, Format, Lines, Spool, Upload, write_file
+from nopokedb.server.uploads import FORMATS, Lines, Spool, Upload, write_file
+from nopokedb.transfer.formats import Format
 
 OPTIONS = ("mode", "batch_size")
 _PART_BYTES = 2**20
@@ -100,7 +101,7 @@ async def _spooled(call: Call) -> Spool:
                 whole = bytes(part)
                 await service.in_thread("slow", lambda: spool.write(whole))  # noqa: B023 - awaited at once
                 part.clear()
-        await service.in_thread("slow", lambda: (spool.write(bytes(part)), spool.done()))
+        await service.in_thread("slow", lambda: spool.finish(bytes(part)))
     except BaseException:
         spool.close()
         raise

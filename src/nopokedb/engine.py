@@ -71,6 +71,8 @@ class Query:
     group_size: int = 0
     """0: hits are not grouped."""
     highlight: bool = False
+    all_cores: bool = True
+    """Several vectors are searched on all cores; False: on the calling thread, since others use the cores."""
 
     @property
     def plain(self) -> bool:

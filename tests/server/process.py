@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,12 @@ class ServerProcess:
     """`nopokedb serve` on a folder; `client` speaks to it."""
 
     def __init__(
-        self, folder: Path, *flags: str, environment: dict[str, str] | None = None, key: str | None = None
+        self,
+        folder: Path,
+        *flags: str,
+        environment: dict[str, str] | None = None,
+        key: str | None = None,
+        trust: Path | None = None,
     ) -> None:
         self.log = folder.parent / f"{folder.name}.log"
         command = [sys.executable, "-m", "nopokedb", "serve", str(folder), "--port", "0", "--json", *flags]
@@ -31,7 +37,10 @@ class ServerProcess:
         self.addresses = self._announced()
         self.url: str = self.addresses["rest"]
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=_START_S)
+        verify = ssl.create_default_context(cafile=str(trust)) if trust else False
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=_START_S, verify=verify)
+        self.bare = httpx.Client(base_url=self.url, timeout=_START_S, verify=verify)
+        """Without a key."""
 
     def _announced(self) -> dict[str, Any]:
         """What the server prints once it takes requests: one JSON document."""
@@ -57,6 +66,7 @@ class ServerProcess:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it by a signal; its exit code."""
         self.client.close()
+        self.bare.close()
         if self.process.poll() is None:
             self.process.send_signal(number)
         code = self.process.wait(60)

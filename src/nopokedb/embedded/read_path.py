@@ -102,7 +102,17 @@ class ReadPath:
         """Hits of each vector, best first, of a query that asks for nothing else."""
         assert query.vectors is not None
         allowed = self.allowed(snapshot, query.where, record)
-        found = nearest_rows(self.space, snapshot, allowed, query.vectors, query.k, query.ef, query.recall, record)
+        found = nearest_rows(
+            self.space,
+            snapshot,
+            allowed,
+            query.vectors,
+            query.k,
+            query.ef,
+            query.recall,
+            record,
+            all_cores=query.all_cores,
+        )
         return [
             self._hits(snapshot, vector, rows, query, record) for vector, rows in zip(query.vectors, found, strict=True)
         ]

@@ -2,7 +2,8 @@
 
 Nobody waits for company: a query that finds a free worker is begun at once. Those that come while all workers are
 busy are taken together, which costs one hop to a thread and one pass of the Python code for all of them. Answers are
-the same either way, since distances do not depend on how many are asked at once.
+the same either way, since distances do not depend on how many are asked at once. Each call keeps to one thread:
+OpenMP's would wait for each other, and take the cores that other calls use.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from nopokedb import NoPokeDB
 from nopokedb.engine import Query
 from nopokedb.server.results import Answer
 
-MAX_TOGETHER = 64
-"""Queries of one call. More would make each wait for all the others."""
+MAX_TOGETHER = 32
+"""Queries of one call. More would make each wait for all the others, and gain nothing."""
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ def _answer(together: list[_Waiting]) -> list[Any]:
         return [engine.query(first.query)[0]]
     vectors = np.concatenate([item.query.vectors for item in together if item.query.vectors is not None])
     try:
-        return list(engine.query(replace(first.query, vectors=vectors)))
+        return list(engine.query(replace(first.query, vectors=vectors, all_cores=False)))
     except Exception:  # noqa: BLE001 - each is asked again by itself, and gets its own error
         return [_alone(item) for item in together]
 

@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -15,10 +16,14 @@ import uvicorn
 from nopokedb.errors import InvalidInputError
 from nopokedb.server.rest.app import make_app
 from nopokedb.server.rest.gate import HostRule
+from nopokedb.server.rest.protocol import BoundedProtocol
 from nopokedb.server.service import Service
 from nopokedb.server.settings import ServerSettings
 
 _KEEP_S = 5.0
+_SWITCH_S = 0.001
+"""How long one thread may keep the interpreter while another waits for it. Python's 5 ms would be the time that the
+event loop waits for a worker."""
 _log = logging.getLogger("nopokedb.server")
 
 
@@ -79,7 +84,7 @@ async def _serve(service: Service, listening: socket.socket, announce: Callable[
     hosts = HostRule(settings.host, settings.allowed_hosts, loopback=is_loopback(listening))
     config = uvicorn.Config(
         make_app(service, hosts),
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -131,6 +136,7 @@ async def _keep(service: Service) -> None:
 
 
 def _loop_factory_runner(main: object) -> None:
+    sys.setswitchinterval(_SWITCH_S)
     try:
         import uvloop
     except ImportError:  # Windows has none

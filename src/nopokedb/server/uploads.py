@@ -16,7 +16,7 @@ from typing import Any, Literal
 import orjson
 
 from nopokedb import NoPokeDB
-from nopokedb.errors import InvalidInputError, NoPokeError
+from nopokedb.errors import DuplicateIdError, InvalidInputError, NoPokeError
 from nopokedb.records import check_choice, check_int
 from nopokedb.server.requests import RecordInput, build
 from nopokedb.server.writing import write_records
@@ -125,8 +125,8 @@ def write_batch(db: NoPokeDB, records: list[RecordInput], upload: Upload, place:
     """Write one batch; how many records it has. An error says where it is, and what is written before it."""
     try:
         return len(write_records(db, records, upload.mode, merge=False))
-    except InvalidInputError as error:
-        raise InvalidInputError(_told(f"the batch that ends at {place}", error, written)) from error
+    except (InvalidInputError, DuplicateIdError) as error:
+        raise type(error)(_told(f"the batch that ends at {place}", error, written)) from error
 
 
 def _told(place: str, error: BaseException, written: int) -> str:

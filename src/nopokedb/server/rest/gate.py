@@ -40,6 +40,7 @@ class Gate:
         self._service = service
         self._hosts = hosts
         self._root = str(service.settings.root)
+        self._next_slow = 0.0
         self._log_all = service.settings.log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +80,10 @@ class Gate:
         """Count the request, and log it if it failed, was slow, or if all are to be logged."""
         operation = scope.get("operation", "none")
         self._service.metrics.observe("rest", operation, status, seconds)
-        if self._log_all or status >= 500 or seconds > _SLOW_S:
+        slow = seconds > _SLOW_S and time.monotonic() > self._next_slow
+        if slow:
+            self._next_slow = time.monotonic() + 1.0  # where all are slow, one a second says it
+        if self._log_all or status >= 500 or slow:
             caller = scope.get("caller")
             _log.info(
                 "request",

@@ -58,7 +58,8 @@ def _operation(method: str, path: str, name: str, *, from_path: str | None = Non
         elif operation.request is requests.Nothing:
             request = requests.Nothing()
         else:
-            request = build(operation.request, await call.body())
+            body = await call.body()
+            request = build(operation.request, {} if body is None else body)
         return Reply(encode(await call.service.call(call.caller, name, call.name, request)))
 
     summary = (operation.request.__doc__ if operation.request not in _BARE else operation.run.__doc__) or name

@@ -41,7 +41,7 @@ def deep(levels: int) -> Any:
 CASES = [
     # (method, path, body, status, words of the message)
     ("POST", "/c/query", {"vector": VECTOR, "k": 11}, 422, "max_k"),
-    ("POST", "/c/query", {"vector": VECTOR, "k": 10**30}, 422, "max_k"),
+    ("POST", "/c/query", {"vector": VECTOR, "k": 10**30}, 422, "expected k to be an int"),
     ("POST", "/c/query", {"vector": VECTOR, "k": 0}, 422, "expected k to be an int from 1"),
     ("POST", "/c/query", {"vector": VECTOR, "k": "5"}, 422, "expected k to be an int"),
     ("POST", "/c/query", {"vector": VECTOR, "ef": 11}, 422, "max_k"),
@@ -109,7 +109,7 @@ BODIES = [
     (b"\xff\xfe", 400),
     (b'{"k": NaN}', 400),
     (b'{"text": "\\ud800"}', 400),
-    (b'{"vector": [1e999, 0]}', 422),
+    (b'{"vector": [1e999, 0]}', 400),
     (b"[" * 10_000, 400),
     (b'{"where": ' + b'{"$not": ' * 1000 + b"{}" + b"}" * 1000 + b"}", 422),
     (b"null", 422),
@@ -205,8 +205,8 @@ def test_hostile_text_stays_on_its_line_in_the_log(serve: Callable[..., ServerPr
     server = serve("--log-requests")
     server.client.get('/v1/x%0d%0a{"level":"forged"}%1b[31m')
     server.client.get("/v1/collections", headers={"x-request-id": "my-id_1"})
-    answer = server.client.get("/v1/collections", headers={"x-request-id": "evil id\u00e9"})
-    assert answer.headers["x-request-id"] != "evil id"
+    answer = server.client.get("/v1/collections", headers={"x-request-id": "evil id {}"})
+    assert answer.headers["x-request-id"] != "evil id {}"
     assert server.stop() == 0
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     requests = [line for line in lines if line["message"] == "request"]

@@ -54,7 +54,8 @@ class Call:
             raise InvalidInputError(f"expected at most 16 options after ?, got more ({error})") from None
         for name, values in given.items():
             if name not in known:
-                raise InvalidInputError(f"expected only {', '.join(known) or 'nothing'} after ?, got {name!r:.80}")
+                listed = f"only {', '.join(known)}" if known else "nothing"
+                raise InvalidInputError(f"expected {listed} after ?, got {name!r:.80}")
             if len(values) > 1:
                 raise InvalidInputError(f"expected {name} once after ?, got it {len(values)} times")
             found[name] = values[0]

@@ -190,10 +190,15 @@ class Collections:
                 raise StoppingError(f"expected {name!r} to be open, but it is being closed; come back later")
             if self._closed:
                 raise StoppingError("expected a running server, but it is being stopped")
-            if writing and slot.failure is not None:
+            failure = slot.failure
+            if writing and failure is not None:
                 self._replace(slot)
             if slot.db is None:
-                slot.db = NoPokeDB(path=self.root, collection=name, max_memory=self._max_memory)
+                try:
+                    slot.db = NoPokeDB(path=self.root, collection=name, max_memory=self._max_memory)
+                except (NoPokeError, OSError):
+                    slot.failure = failure  # as before: still not writable
+                    raise
                 slot.failure = None
                 opened = True
             slot.users += 1

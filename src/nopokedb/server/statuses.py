@@ -6,6 +6,8 @@ import errno
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import apsw
+
 from nopokedb import errors
 from nopokedb.server import refusals
 
@@ -68,9 +70,10 @@ def status_of(error: BaseException) -> Status:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a full disk is behind the error."""
-    return any(isinstance(item, OSError) and item.errno in _FULL for item in _chain(error)) or isinstance(
-        error, refusals.DiskFullError
+    """Whether a full disk is behind the error. SQLite tells of it in its own way."""
+    return any(
+        isinstance(item, refusals.DiskFullError | apsw.FullError) or (isinstance(item, OSError) and item.errno in _FULL)
+        for item in _chain(error)
     )
 
 

@@ -78,10 +78,14 @@ class Lines:
             self._write(db)
 
     def _parsed(self, line: bytes) -> RecordInput:
+        place = f"line {self._line}"
         try:
-            return build(RecordInput, orjson.loads(line), f"line {self._line}")
+            return build(RecordInput, orjson.loads(line), place)
         except orjson.JSONDecodeError as error:
-            raise InvalidInputError(f"line {self._line}: expected a JSON object, got what is none: {error}") from None
+            message = f"expected a JSON object, got what is none: {error}"
+            raise InvalidInputError(_told(place, message, self.count)) from None
+        except InvalidInputError as error:
+            raise InvalidInputError(_told(place, error, self.count)) from None
 
     def _write(self, db: NoPokeDB) -> None:
         records, self._records, self._bytes = self._records, [], 0
@@ -129,7 +133,7 @@ def write_batch(db: NoPokeDB, records: list[RecordInput], upload: Upload, place:
         raise type(error)(_told(f"the batch that ends at {place}", error, written)) from error
 
 
-def _told(place: str, error: BaseException, written: int) -> str:
+def _told(place: str, error: object, written: int) -> str:
     return f"{place}: {error}; the {written} records of the batches before are written"
 
 

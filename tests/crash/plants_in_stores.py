@@ -75,14 +75,14 @@ def vectors_alone_not_synced(put: Replace) -> None:
 
 @plant("one_checkpoint", 5)
 def sqlite_with_synchronous_off(put: Replace) -> None:
-    real = metadata._connect
+    real = metadata.connect
 
     def connect(path: Path, *, writable: bool, immutable: bool = False) -> Any:
         connection = real(path, writable=writable, immutable=immutable)
         connection.execute("PRAGMA synchronous=OFF").fetchall()
         return connection
 
-    put(metadata, "_connect", connect)
+    put(metadata, "connect", connect)
 
 
 @plant("blocked_checkpoint", 6)

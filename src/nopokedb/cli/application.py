@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import click
 
 from nopokedb import __version__
+from nopokedb.cli.add import add
 from nopokedb.cli.backup import backup
+from nopokedb.cli.bench import bench
 from nopokedb.cli.check import check
+from nopokedb.cli.completion import completion
+from nopokedb.cli.count import count
+from nopokedb.cli.create import create
+from nopokedb.cli.delete import delete
+from nopokedb.cli.demo import demo
 from nopokedb.cli.exit_codes import OK, USAGE, exit_code_of
+from nopokedb.cli.explain import explain
+from nopokedb.cli.export import export
+from nopokedb.cli.facet import facet
+from nopokedb.cli.get import get
+from nopokedb.cli.import_file import import_
 from nopokedb.cli.import_legacy import import_legacy
 from nopokedb.cli.info import info
 from nopokedb.cli.output import Output
+from nopokedb.cli.query import query
 from nopokedb.cli.restore import restore
 from nopokedb.cli.snapshot import snapshot
 
@@ -20,15 +34,37 @@ from nopokedb.cli.snapshot import snapshot
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nopokedb")
 def application() -> None:
-    """Look after NoPokeDB collections: check, back up, restore, import, inspect."""
+    """NoPokeDB collections: make them, fill them, ask them, look after them."""
 
 
-for command in (backup, check, import_legacy, info, restore, snapshot):
+COMMANDS: tuple[click.Command, ...] = (
+    add,
+    backup,
+    bench,
+    check,
+    completion,
+    count,
+    create,
+    delete,
+    demo,
+    explain,
+    export,
+    facet,
+    get,
+    import_,
+    import_legacy,
+    info,
+    query,
+    restore,
+    snapshot,
+)
+for command in COMMANDS:
     application.add_command(command)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code (exit_codes.py). An error without a code there is a defect and comes out."""
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # says how it was loaded, once a library sets up logging
     output = Output(json="--json" in arguments)
     try:
         result = application.main(args=list(arguments), prog_name="nopokedb", standalone_mode=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,6 +48,11 @@ class Output:
         if not self.json:
             self._console.print(Text(plain(text)), soft_wrap=True)
 
+    def script(self, text: str) -> None:
+        """Text for another program, as it is; nothing with `--json`."""
+        if not self.json:
+            sys.stdout.write(text + "\n")
+
     def error(self, error: BaseException) -> None:
         """An error, in words on the error stream, and as the document with `--json`."""
         details = {"type": type(error).__name__, "message": str(error)}
@@ -65,6 +70,25 @@ class Output:
         with Progress(*columns, console=self._errors, transient=True, disable=not self._errors.is_terminal) as bar:
             bar.add_task(plain(words), total=None)
             yield
+
+    @contextmanager
+    def measured(self, words: str, unit: str) -> Iterator[Callable[[int, float | None], object]]:
+        """A bar that is told how far the work is: a number of things done, and the share if that is known."""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[done]:,} " + unit, markup=False),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._errors, transient=True, disable=not self._errors.is_terminal) as bar:
+            task = bar.add_task(plain(words), total=None, done=0)
+
+            def advance(count: int, share: float | None) -> None:
+                total = None if share is None else 1.0
+                bar.update(task, total=total, completed=share or 0.0, done=count)
+
+            yield advance
 
 
 def size(count: int) -> str:

@@ -68,8 +68,8 @@ def import_file(
     """Bring the rows of the file into the collection at `path`, which is created if it is missing.
 
     Each batch is atomic and durable. An import that was stopped, killed or cut off goes on where it was when it is
-    called again: no row is lost and none comes twice. Called again after it has finished it does nothing, until the file
-    or the options are others. Others must not write the same rows meanwhile.
+    called again: no row is lost and none comes twice. Called again after it has finished it does nothing, until the
+    file or the options are others. Others must not write the same rows meanwhile.
 
     Args:
         dry_run: check every row, the ids among each other and against the collection, and write nothing at all.

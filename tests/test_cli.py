@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import logging
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -61,23 +64,23 @@ def commands(group: click.Group = application, prefix: str = "") -> Iterator[tup
 
 
 def test_every_command_and_option_is_documented() -> None:
-    """docs/cli.md has a section per command with its arguments, and in it a row per option; and no others."""
-    text = (ROOT / "docs" / "cli.md").read_text()
+    """docs/command-line.md has a section per command with its arguments, and in it a row per option; and no others."""
+    text = (ROOT / "docs" / "command-line.md").read_text()
     sections = dict(re.findall(r"^## `nopokedb ([a-z -]+?)(?: [A-Z][^\n]*)?`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     assert set(sections) == {name for name, _ in commands()}
     for name, command in commands():
         options = {o for p in command.params if isinstance(p, click.Option) for o in p.opts if o.startswith("--")}
         assert set(re.findall(r"^\| `(--[a-z-]+)`", sections[name], re.M)) == options, name
         arguments = [p.human_readable_name for p in command.params if isinstance(p, click.Argument)]
-        title = re.search(rf"^## `nopokedb {name} (.*)`$", text, re.M)
-        assert title and title[1].replace("...", "").split() == arguments, name
+        title = re.search(rf"^## `nopokedb {name}( .*)?`$", text, re.M)
+        assert title and (title[1] or "").replace("...", "").split() == arguments, name
         assert command.help and all(p.help for p in command.params if isinstance(p, click.Option)), name
         assert "--json" in options, name
 
 
 def test_exit_codes_are_documented_and_every_error_has_one() -> None:
-    """The table in docs/cli.md is the table of the code, and no error of the library lacks a code."""
-    text = (ROOT / "docs" / "cli.md").read_text()
+    """The table in docs/command-line.md is the table of the code, and no error of the library lacks a code."""
+    text = (ROOT / "docs" / "command-line.md").read_text()
     assert dict(re.findall(r"^\| (\d+) \| (.*) \|$", text, re.M)) == {str(k): v for k, v in exit_codes.MEANINGS.items()}
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.NoPokeError) and kind is not errors.NoPokeError:
@@ -95,6 +98,164 @@ def test_exit_codes_are_documented_and_every_error_has_one() -> None:
         OSError: 8,
     }
     assert {kind: exit_code_of(kind("x")) for kind in particular} == particular
+
+
+def normal(text: str) -> str:
+    """Numbers with a point, times, and the width of columns differ from run to run."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT[0-9:+]+", "TIME", text)
+    text = re.sub(r"\d[\d,]*\.\d+(e-?\d+)?|\d+ (?=B\b)", "0.0 ", text)
+    return "".join(re.sub(r"[\s─━┏┳┓┡╇┩└┴┘]+", " ", line).strip() + "\n" for line in text.strip().splitlines())
+
+
+def test_the_examples_of_the_documentation_run(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of docs/command-line.md, one after the other, with its exit code and what it prints; each command
+    has one, but import-legacy, for which there is no folder."""
+    text = (ROOT / "docs" / "command-line.md").read_text()
+    checker = doctest.OutputChecker()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = set()
+    for block in re.findall(r"```console\n(.*?)```", text, re.S):
+        for example in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            line, _, expected = example.partition("\n")
+            command, _, code = line.partition("  # exit code ")
+            if not command.startswith("nopokedb "):
+                subprocess.run(command, shell=True, check=True)
+                continue
+            exit_code, out, err = cli(*shlex.split(command)[1:])
+            assert exit_code == int(code or 0), (command, err)
+            assert checker.check_output(normal(expected), normal(out), doctest.ELLIPSIS), f"{command}\n{out}"
+            shown |= {name for name, _ in commands() if command.startswith(f"nopokedb {name}")}
+    assert {name for name, _ in commands()} - shown == {"import-legacy"}
+
+
+def test_records_from_the_shell(cli: Run, tmp_path: Path) -> None:
+    """Created, added, changed, read, counted, deleted; 1 and "1" are told apart, 64 bits stay."""
+    folder = tmp_path / "new"
+    assert json.loads(cli("create", folder, "--dim", 2, "--space", "l2", "--json")[1])["space"] == "l2"
+    assert cli("create", folder, "--dim", 2)[0] == 2 and cli("create", tmp_path / "x")[0] == 2
+    assert json.loads(cli("add", folder, "--vector", "1,2", "--json")[1])["id"] == 0
+    big = 2**63 - 1
+    for key in (str(big), '"1"', "1", "a"):
+        assert cli("add", folder, "--vector", "[1, 2]", "--id", key, "--metadata", '{"n": 9007199254740993}')[0] == 0
+    assert cli("add", folder, "--vector", "1,2", "--id", "1")[0] == 2
+    assert cli("add", folder, "--vector", "1,2", "--id", "1", "--id-type", "str")[0] == 2
+    code, out, _ = cli("get", folder, big, '"1"', 1, "a", "--json", "--include", "metadata,vector,text")
+    found = json.loads(out)["records"]
+    assert code == 0 and [r["id"] for r in found] == [big, "1", 1, "a"]
+    assert found[0]["metadata"] == {"n": 9007199254740993} and found[0]["vector"] == [1, 2]
+    assert cli("get", folder, "a", "b")[0] == 5 and cli("get", folder, "a", "--include", "x")[0] == 2
+    update = ("--upsert", "--merge", "--metadata", '{"n": null, "m": 1}', "--text", "words")
+    assert cli("add", folder, "--id", "a", *update)[0] == 0
+    assert cli("add", folder, *update)[0] == 2 and cli("add", folder, "--merge")[0] == 2
+    assert json.loads(cli("get", folder, "a", "--json")[1])["records"][0]["metadata"] == {"m": 1}
+    (tmp_path / "filter").write_text('{"n": {"$gte": 1}}')
+    assert cli("count", folder, "--where", f"@{tmp_path / 'filter'}")[1] == "3\n"
+    assert cli("count", folder, "--where", "{")[0] == 2 and cli("count", folder, "--where", "@none")[0] == 8
+    assert json.loads(cli("facet", folder, "n", "--json")[1])["values"] == [{"value": 9007199254740993, "count": 3}]
+    assert cli("delete", folder)[0] == 2
+    assert json.loads(cli("delete", folder, 1, '"1"', 77, "--dry-run", "--json")[1])["deleted"] == 2
+    assert json.loads(cli("delete", folder, 1, "--json")[1]) == {
+        "path": str(folder), "deleted": 1, "count": 4, "dry_run": False
+    }  # fmt: skip
+    assert cli("delete", folder, "--where", '{"n": {"$exists": true}}')[0] == 0
+    assert cli("count", folder)[1] == "2\n"
+
+
+def test_queries_from_the_shell(cli: Run, tmp_path: Path) -> None:
+    """By vector however it is given, by words, by meaning where there is a model, by example, grouped, explained."""
+    folder = tmp_path / "db"
+    with NoPokeDB(path=folder, embed="wordllama") as db:
+        texts = ["a kitten sleeps", "the car is fast", "trains and cars"]
+        db.add_many(ids=["cat", "car", 3], texts=texts, metadatas=[{"t": 1}, {"t": 2}, {"t": 2}])
+        db.snapshot("s")
+        vector = db["cat"].vector
+        db.delete(3)
+    assert vector is not None
+    np.save(tmp_path / "v.npy", vector)
+    (tmp_path / "v.json").write_text(json.dumps(vector.tolist()))
+    for given in (",".join(map(str, vector)), json.dumps(vector.tolist()), f"@{tmp_path}/v.npy", f"@{tmp_path}/v.json"):
+        hits = json.loads(cli("query", folder, "--vector", given, "--json")[1])["hits"]
+        assert hits[0]["id"] == "cat" and abs(hits[0]["distance"]) < 1e-6 and len(hits) == 2
+
+    def asked(*arguments: object) -> list[Any]:
+        return [hit["id"] for hit in json.loads(cli("query", folder, *arguments, "--json")[1])["hits"]]
+
+    assert asked("--text", "feline pet") == ["cat", "car"]
+    assert asked("--text", "feline pet", "--by", "meaning", "-k", 1) == ["cat"]
+    assert asked("--text", "feline pet", "--by", "words") == []
+    assert asked("--text", "vehicles", "--at", "s", "--where", '{"t": 2}') == [3, "car"]
+    assert asked("--text", "car", "--alpha", "0.9")[0] == "car"
+    assert asked("--like", "cat") == ["car"]
+    groups = json.loads(cli("query", folder, "--text", "x", "--by", "meaning", "--group-by", "t", "--json")[1])[
+        "groups"
+    ]
+    assert {group["key"] for group in groups} == {1, 2}
+    assert "cat" in cli("query", folder, "--text", "kitten", "--group-by", "t")[1]
+    plan = json.loads(cli("explain", folder, "--text", "kitten", "--json")[1])
+    assert plan["query"] == "hybrid" and "stage" in cli("explain", folder, "--text", "kitten")[1]
+    for wrong in (("--by", "words"), ("--vector", "1,x"), ("--text", "a", "--by", "both", "--like", "cat"), ()):
+        assert cli("query", folder, *wrong)[0] == 2
+    with NoPokeDB(path=folder):  # beside a writer
+        assert asked("--text", "feline pet", "-k", 1) == ["cat"]
+
+
+def test_import_and_export(cli: Run, folder: Path, tmp_path: Path) -> None:
+    """There and back, bad rows, a dry run; what was left out is said. (test_transfer.py has the formats.)"""
+    report = json.loads(cli("export", folder, tmp_path / "x.csv", "--where", '{"n": {"$gt": 0}}', "--json")[1])
+    assert report["count"] == 3 and report["left_out"] == []
+    assert cli("export", folder, tmp_path / "x.csv")[0] == 2
+    assert cli("export", folder, tmp_path / "x.csv", "--overwrite")[0] == 0
+    assert "ids, metadata, texts" in cli("export", folder, tmp_path / "x.npy")[1]
+    assert cli("import", tmp_path / "x.csv", tmp_path / "again")[0] == 0
+    with NoPokeDB(path=folder) as db, NoPokeDB(path=tmp_path / "again") as again:
+        assert dump(db) == dump(again)
+    assert "was imported already" in cli("import", tmp_path / "x.csv", tmp_path / "again")[1]
+    (tmp_path / "bad.csv").write_text("key,a,e0,e1\n1,x,1,2\n2,y,1\n3,z,3,4\n")
+    layout = ("--id", "key", "--vector", "e*", "--field", "a=b")
+    code, out, _ = cli("import", tmp_path / "bad.csv", tmp_path / "new", *layout, "--dry-run", "--json")
+    assert code == 1 and json.loads(out)["bad"] == [{"line": 3, "reason": "expected 4 cells, got 3"}]
+    assert not (tmp_path / "new").exists()
+    code, out, _ = cli("import", tmp_path / "bad.csv", tmp_path / "new", *layout)
+    assert code == 1 and "--skip-bad" in out and "1 records imported" in out
+    code, out, _ = cli("import", tmp_path / "bad.csv", tmp_path / "new", *layout, "--skip-bad", "--json")
+    assert code == 1 and json.loads(out)["imported"] == 2 and json.loads(out)["resumed_at"] == 1
+    assert json.loads(cli("get", tmp_path / "new", 3, "--json")[1])["records"] == [{"id": 3, "metadata": {"b": "z"}}]
+    assert cli("import", tmp_path / "bad.csv", tmp_path / "new", "--field", "a", "--no-fields")[0] == 2
+    (tmp_path / "x.parquet").write_bytes(b"x")
+    assert cli("import", tmp_path / "x.parquet", tmp_path / "new")[0] == 6
+    assert cli("import", tmp_path / "none.csv", tmp_path / "new")[0] == 8
+
+
+def test_bench_demo_and_completion(cli: Run, folder: Path, tmp_path: Path) -> None:
+    """Figures that fit together; questions with their right answers; scripts that shells accept."""
+    document = json.loads(cli("bench", folder, "--queries", 30, "-k", 2, "--sample", 4, "--json")[1])
+    assert document["queries"] == 30 and 0 < document["p50_ms"] <= document["p95_ms"] <= document["p99_ms"]
+    assert document["recall"]["recall"] == 1.0 and document["qps"] > 0
+    NoPokeDB(2, path=tmp_path / "empty").close()
+    assert cli("bench", tmp_path / "empty")[0] == 2
+    answers = json.loads(cli("demo", "--json")[1])["answers"]
+    assert [answer["hits"][0]["metadata"]["module"] for answer in answers[:3]] == ["statistics", "random", "webbrowser"]
+    assert cli("demo", "--path", folder)[0] == 2
+    for shell in ("bash", "zsh", "fish"):
+        assert "_NOPOKEDB_COMPLETE" in cli("completion", shell)[1]
+    script = (
+        cli("completion", "bash")[1]
+        + '\nCOMP_WORDS=(nopokedb exp); COMP_CWORD=1; _nopokedb_completion nopokedb; echo "${COMPREPLY[@]}"'
+    )
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "PATH": path}, check=False
+    )
+    assert set(done.stdout.split()) == {"explain", "export"}, done
+
+
+def test_a_missing_extra_is_named(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Formats with libraries of their own say what to install, with the code for wrong usage."""
+    monkeypatch.setitem(sys.modules, "nopokedb.transfer.hdf5", None)
+    (tmp_path / "x.hdf5").write_bytes(b"")
+    code, _, err = cli("import", tmp_path / "x.hdf5", tmp_path / "db")
+    assert code == 2 and "nopokedb" in err
 
 
 def test_info(cli: Run, folder: Path) -> None:

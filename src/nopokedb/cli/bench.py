@@ -62,7 +62,7 @@ def bench(path: str, queries: int, k: int, where: Any, ef: int | None, sample: i
         f"{path}: {count} records, k = {k}, {len(vectors)} queries one at a time",
         ("what", "value"),
         [
-            ("queries a second", f"{document['qps']:,.0f}"),
+            ("queries a second", f"{document['qps']:,.1f}"),
             ("p50, p95, p99", f"{p50:.3f} ms, {p95:.3f} ms, {p99:.3f} ms"),
             (f"recall@{recall.k}", f"{recall.recall:.4f} ({recall.low:.4f} to {recall.high:.4f})"),
             ("exact search, median", f"{recall.exact_median_ms:.3f} ms"),

@@ -1,4 +1,4 @@
-"""The one table from what happened to the exit code. docs/cli.md shows it, and a test compares both."""
+"""The one table from what happened to the exit code. docs/command-line.md shows it, and a test compares both."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ INTERRUPTED = 130
 
 MEANINGS: dict[int, str] = {
     OK: "done; a check found nothing but notes",
-    PROBLEMS: "done, and there is something to look at: a check found problems, an import left records out",
-    USAGE: "wrong arguments; nothing was changed",
+    PROBLEMS: "done, and there is something to look at: a check found problems, an import stopped or left rows out",
+    USAGE: "wrong arguments, or an extra is not installed; nothing was changed",
     LOCKED: "another process has the collection open for writing",
     CORRUPTION: "stored bytes are damaged: run `nopokedb check`",
-    NOT_FOUND: "no collection, no such snapshot, nothing to undo, or the folder holds something else",
+    NOT_FOUND: "no collection, no such record or snapshot, nothing to undo, or the folder holds something else",
     ARCHIVE: "a backup file or a folder to import is damaged, foreign or does not fit",
     RECOVERY: "the collection must be opened for writing once, or again",
     SYSTEM: "the system refused: a full disk, missing rights, an I/O error",
@@ -45,6 +45,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NeedsReopenError, RECOVERY),
     (errors.ClosedError, RECOVERY),
     (errors.ForkedHandleError, RECOVERY),
+    (ImportError, USAGE),  # an extra is missing; the message names it
     (KeyboardInterrupt, INTERRUPTED),
     (OSError, SYSTEM),
     (MemoryError, SYSTEM),

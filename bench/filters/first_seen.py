@@ -23,7 +23,7 @@ from bench.filters.records import NUMBER_RANGE
 from bench.filters.scale import K, Scale
 from bench.filters.timing import timed_us
 from bench.measure import say
-from bench.peers.nopokedb_ours_filters import settle
+from bench.peers.nopokedb_ours import settle
 from nopokedb import NoPokeDB
 
 UNINDEXED = ("plain_number", "plain_group")

@@ -14,7 +14,7 @@ from bench.filters import records
 from bench.filters.conversation import serve
 from bench.filters.scale import BATCH_SIZE, K, Scale
 from bench.measure import say
-from bench.peers.nopokedb_ours_filters import settle
+from bench.peers.nopokedb_ours import settle
 from nopokedb import NoPokeDB
 
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -12,7 +12,7 @@ from bench.peers import Build
 from bench.scale import BATCH_SIZE
 from nopokedb import NoPokeDB
 
-SETTLE_LIMIT_S = 120
+SETTLE_LIMIT_S = 900
 
 
 def settle(db: Any) -> None:

@@ -11,19 +11,10 @@ from bench.datasets import Floats
 from bench.filters.cases import Filter
 from bench.filters.scale import BATCH_SIZE
 from bench.peers.filtering import FilterBuild, Setting
+from bench.peers.nopokedb_ours import settle
 from nopokedb import NoPokeDB
 
-SETTLE_LIMIT_S = 900
 OPERATORS = {"<": "$lt", "=": "$eq"}
-
-
-def settle(db: Any) -> None:
-    """Waits until the background has built its indexes, so that none of that runs between the queries."""
-    deadline = time.monotonic() + SETTLE_LIMIT_S
-    while db.stats().sealing:
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"the background work did not end within {SETTLE_LIMIT_S} s")
-        time.sleep(0.05)  # polled: there is no event to wait for, and the sealing itself takes far longer
 
 
 def where(condition: Filter | None) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format system-deps bench-seed bench-smoke bench-filters bench-texts peers crash clean
+.PHONY: help demo test lint format system-deps bench-seed bench-smoke bench-filters bench-texts bench-server peers crash clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
@@ -13,6 +13,7 @@ help:
 	@echo "make crash       the long crash tests: 2,000 kills, every image of a power cut, 400 real cuts (about an hour)"
 	@echo "make bench-seed  the benchmark table of README.md (about ten minutes, an idle machine)"
 	@echo "make bench-filters  filters, text and hybrid search beside other databases (about 20 minutes; QUICK=1: two)"
+	@echo "make bench-server  queries a second over REST beside an echo (about 20 minutes; QUICK=1: one)"
 	@echo "make peers       install those other databases into .venv-peers"
 
 $(BIN)/python:
@@ -90,6 +91,11 @@ bench-texts:
 # QUICK=1 is a smoke test; ARGS goes to the program: make bench-filters ARGS="--skip large"
 bench-filters: $(VENV)/.installed-bench peers $(if $(QUICK),,bench-texts)
 	$(BIN)/python -m bench.filters $(if $(QUICK),--quick) $(ARGS)
+
+# wrk makes the load.
+bench-server: $(VENV)/.installed-test
+	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq wrk; }
+	$(BIN)/python -m bench.server $(if $(QUICK),--quick) $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(PEERS) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,10 +22,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import nopokedb
 from nopokedb import NoPokeDB
+from nopokedb.cli.serve import serve as serve_command
 from nopokedb.server.rest.routes import ROUTES
 
 from .process import ServerProcess
 
+ROOT = Path(__file__).parent.parent.parent
 DIM = 4
 NDJSON = {"content-type": "application/x-ndjson"}
 
@@ -207,6 +210,36 @@ def test_the_page_of_documents_loads_nothing(shared: ServerProcess) -> None:
     assert len(tags) > 100 and not {tag for tag, _ in tags} & {"script", "link", "img", "iframe", "object", "base"}
     assert {attrs.get("href") for tag, attrs in tags if tag == "a"} == {"/openapi.json"}
     assert "//" not in re.sub(r"<pre>.*?</pre>", "", answer.text, flags=re.S)
+
+
+def test_the_document_of_the_server_tells_the_truth(serve: Callable[..., ServerProcess]) -> None:
+    """docs/server.md has each route, and its example does what it says."""
+    text = (ROOT / "docs" / "server.md").read_text()
+    table = text[text.index("## Routes") : text.index("## Errors")]
+    for route in ROUTES:
+        tail = route.path.replace("/v1/collections/{name}", "").replace(":path", "").replace("{snapshot}", "{s}")
+        tail = tail.replace("{job}", "{id}")
+        assert tail in table and route.method in table, route.path
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed, with which the example is written")
+    example = text[text.index("curl") : text.index("```", text.index("curl"))]
+    script = example.replace("localhost:7331", serve().url).replace("curl", "curl -sS")
+    run = subprocess.run(["bash", "-e", "-c", script], capture_output=True, text=True, check=True)
+    assert '{"ids":[1]}' in run.stdout and '"metadata":{"year":2024}' in run.stdout, run.stdout
+
+
+def test_what_is_deployed_fits(shared: ServerProcess, docs: str) -> None:
+    """The dashboard asks for numbers that there are; the unit and the image set variables that are options."""
+    shared.call("POST", f"{docs}/query", {"vector": [1, 0, 0, 1]})
+    there = set(re.findall(r"^# TYPE (\w+)", shared.client.get("/metrics").text, re.M))
+    panels = json.loads((ROOT / "deploy" / "grafana.json").read_text())["panels"]
+    for target in (target for panel in panels for target in panel["targets"]):
+        for name in re.findall(r"nopokedb_\w+", target["expr"]):
+            assert {name, name.removesuffix("_bucket")} & there, name
+    options = {f"NOPOKEDB_{option.name.upper()}" for option in serve_command.params if option.name}
+    for file in ("Dockerfile", "nopokedb.service"):
+        for name in re.findall(r"NOPOKEDB_\w+", (ROOT / "deploy" / file).read_text()):
+            assert name in options, f"{file} sets {name}"
 
 
 # --- opening and closing --------------------------------------------------------------------------------------

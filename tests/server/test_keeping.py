@@ -212,6 +212,21 @@ def test_the_page_of_documents_loads_nothing(shared: ServerProcess) -> None:
     assert "//" not in re.sub(r"<pre>.*?</pre>", "", answer.text, flags=re.S)
 
 
+def test_spans_of_opentelemetry(serve: Callable[..., ServerProcess]) -> None:
+    """Asked for, each request is a span below the caller's; printed here, sent elsewhere by OTEL_* variables."""
+    server = serve("--opentelemetry", environment={"OTEL_TRACES_EXPORTER": "console"})
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    assert server.request("POST", "/absent/count", {}, headers=headers).status_code == 404
+    server.process.terminate()
+    assert server.process.stdout is not None
+    printed = server.process.stdout.read()
+    span = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])
+    assert span["name"] == "count" and span["context"]["trace_id"] == f"0x{trace}"
+    assert span["parent_id"] == "0xb7ad6b7169203331"
+    assert span["attributes"]["http.response.status_code"] == 404
+
+
 def test_the_document_of_the_server_tells_the_truth(serve: Callable[..., ServerProcess]) -> None:
     """docs/server.md has each route, and its example does what it says."""
     text = (ROOT / "docs" / "server.md").read_text()

@@ -29,6 +29,7 @@ from nopokedb.server.operations import OPERATIONS, Operation
 from nopokedb.server.refusals import StoppingError, TimeLimitError, TooManyRequestsError
 from nopokedb.server.results import Answers, Collection, Created, Done
 from nopokedb.server.settings import ServerSettings
+from nopokedb.server.tracing import NoTracing, Spans, Tracing
 from nopokedb.server.uploads import clear
 from nopokedb.server.vectors import unpack
 
@@ -60,6 +61,7 @@ class Service:
             "slow": ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="nopokedb-slow"),
         }
         self.metrics = Metrics(self.collections)
+        self.tracing: Tracing = Spans() if settings.opentelemetry else NoTracing()
         self.jobs = Jobs(settings.job_threads, str(settings.root))
         self.keys = Keys(settings.keys, settings.api_key)
         self._coalescing = Coalescing(self._pools["read"], max(2, os.cpu_count() or 1))
@@ -281,3 +283,4 @@ class Service:
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
         self.collections.close()
+        self.tracing.close()

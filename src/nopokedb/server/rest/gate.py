@@ -40,12 +40,21 @@ class Gate:
         self._service = service
         self._hosts = hosts
         self._root = str(service.settings.root)
+        self._traced = service.settings.opentelemetry
         self._next_slow = 0.0
         self._log_all = service.settings.log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # no websockets, and the life of the server is not told by ASGI
+        if not self._traced:
+            await self._answer(scope, receive, send)
+            return
+        carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        with self._service.tracing.span(scope["method"], scope["path"], carried):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id")
@@ -80,6 +89,8 @@ class Gate:
         """Count the request, and log it if it failed, was slow, or if all are to be logged."""
         operation = scope.get("operation", "none")
         self._service.metrics.observe("rest", operation, status, seconds)
+        if self._traced:
+            self._service.tracing.name(operation, status)
         slow = seconds > _SLOW_S and time.monotonic() > self._next_slow
         if slow:
             self._next_slow = time.monotonic() + 1.0  # where all are slow, one a second says it

@@ -40,6 +40,7 @@ class Coalescing:
     def __init__(self, pool: Executor, workers: int) -> None:
         self._pool = pool
         self._free = workers
+        self._due = False
         self._waiting: dict[Hashable, deque[_Waiting]] = {}
         """By what makes them alike; the first key has waited longest."""
 
@@ -52,14 +53,23 @@ class Coalescing:
         if queue is None:
             queue = self._waiting[key] = deque()
         queue.append(item)
-        if self._free:
-            self._begin(loop)
+        if self._free and not self._due:
+            # After the requests that the event loop has read already: they may ask alike.
+            self._due = True
+            loop.call_soon(self._begin_all, loop)
         return item.answer
+
+    def _begin_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep the workers busy."""
+        self._due = False
+        while self._free and self._waiting:
+            self._begin(loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hand the queries that have waited longest to a worker."""
         key, queue = next(iter(self._waiting.items()))
-        together = [queue.popleft() for _ in range(min(len(queue), MAX_TOGETHER))]
+        # What waits is shared among the workers that are free.
+        together = [queue.popleft() for _ in range(min(-(-len(queue) // self._free), MAX_TOGETHER))]
         del self._waiting[key]
         if queue:
             self._waiting[key] = queue  # behind the others
@@ -70,8 +80,7 @@ class Coalescing:
 
     def _end(self, loop: asyncio.AbstractEventLoop, together: list[_Waiting], done: asyncio.Future[list[Any]]) -> None:
         self._free += 1
-        if self._waiting:
-            self._begin(loop)
+        self._begin_all(loop)
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         found = [error] * len(together) if error is not None else done.result()
         for item, answer in zip(together, found, strict=True):

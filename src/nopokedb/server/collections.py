@@ -70,6 +70,11 @@ class Collections:
     def create(self, name: str, wanted: CreateCollection) -> bool:
         """Make the collection. False if it is there already, with these settings."""
         folder = resolve_folder(self.root, name)
+        if wanted.durability != "full":
+            raise InvalidInputError(
+                "expected durability='full', since a server syncs each batch before it answers, got "
+                f"{wanted.durability!r:.80}"
+            )
         slot = self._slot(name)
         with slot.changed:
             if _is_there(folder):

@@ -57,7 +57,9 @@ def backups(folder: Path, collection: str) -> list[dict[str, Any]]:
 
 def check(db: NoPokeDB, request: requests.Check) -> list[Problem]:
     """See `NoPokeDB.check`; files are told by their names."""
-    return [replace(problem, file=Path(problem.file).name) for problem in db.check(deep=bool(request.deep))]
+    return [
+        replace(problem, file=Path(problem.file).name) for problem in db.check(deep=requests.flag("deep", request.deep))
+    ]
 
 
 def compact(db: NoPokeDB) -> dict[str, int]:

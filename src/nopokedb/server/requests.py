@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from nopokedb.errors import InvalidInputError
-from nopokedb.records import Durability, Id, IndexKind, Part, Space
+from nopokedb.records import Id, IndexKind, Part, Space, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class CreateCollection:
     text_language: str = "en"
     embed: str | None = None
     """Name of a model of the server that turns texts into vectors."""
-    durability: Durability = "full"
+    durability: Literal["full"] = "full"
+    """A server syncs each batch before it answers."""
     max_elements: int | None = None
 
 
@@ -249,6 +250,13 @@ def build(kind: type[R], values: object, where: str = "the body") -> R:
                 ) from None
         missing = [name for name, item in known.items() if name not in values and _needed(item)]
         raise InvalidInputError(f"expected {', '.join(missing)} in {where}, got none") from None
+
+
+def flag(name: str, value: object) -> bool:
+    """A boolean; "false" and 0 are none."""
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"expected {name} to be true or false, got {shown(value)}")
+    return value
 
 
 def _needed(item: Any) -> bool:

@@ -10,7 +10,7 @@ from nopokedb.engine import NamedSnapshot
 from nopokedb.errors import InvalidIdError, InvalidInputError
 from nopokedb.records import check_choice, check_id, check_int
 from nopokedb.server import requests
-from nopokedb.server.requests import Change, RecordInput, build
+from nopokedb.server.requests import Change, RecordInput, build, flag
 from nopokedb.server.results import Counted, Done, Written
 from nopokedb.server.vectors import unpack
 
@@ -28,7 +28,7 @@ def write(db: NoPokeDB, request: requests.WriteRecords) -> Written:
         item if isinstance(item, RecordInput) else build(RecordInput, item, f"records[{at}]")
         for at, item in enumerate(request.records)
     ]
-    return Written(write_records(db, records, request.mode, merge=bool(request.merge)))
+    return Written(write_records(db, records, request.mode, merge=flag("merge", request.merge)))
 
 
 def write_records(db: NoPokeDB, records: list[RecordInput], mode: str, *, merge: bool) -> list[Any]:
@@ -68,7 +68,9 @@ def batch(db: NoPokeDB, request: requests.WriteBatch) -> Written:
                 ids.append(writing.add(unpack(change.vector), change.metadata, id=change.id, text=change.text))
             elif change.op == "upsert":
                 key = check_id(change.id)
-                writing.upsert(key, unpack(change.vector), change.metadata, text=change.text, merge=bool(change.merge))
+                writing.upsert(
+                    key, unpack(change.vector), change.metadata, text=change.text, merge=flag("merge", change.merge)
+                )
                 ids.append(key)
             else:
                 writing.delete(check_id(change.id))
@@ -78,7 +80,9 @@ def batch(db: NoPokeDB, request: requests.WriteBatch) -> Written:
 
 def update(db: NoPokeDB, request: requests.UpdateRecords) -> Counted:
     """See `NoPokeDB.update_many`."""
-    return Counted(db.update_many(request.ids, request.metadata, where=request.where, merge=bool(request.merge)))
+    return Counted(
+        db.update_many(request.ids, request.metadata, where=request.where, merge=flag("merge", request.merge))
+    )
 
 
 def delete(db: NoPokeDB, request: requests.DeleteRecords) -> Counted:

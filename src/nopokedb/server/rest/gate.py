@@ -6,9 +6,10 @@ Nothing is read of a body, and no collection is touched, before the key is known
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import logging
-import os
 import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -42,6 +43,7 @@ class Gate:
         self._root = str(service.settings.root)
         self._traced = service.settings.opentelemetry
         self._next_slow = 0.0
+        self._prefix, self._counter = secrets.token_hex(5).encode(), itertools.count(1)
         self._log_all = service.settings.log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +60,7 @@ class Gate:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id")
-        request_id = given if given is not None and _GOOD_ID.fullmatch(given) else os.urandom(8).hex().encode()
+        request_id = given if given is not None and _GOOD_ID.fullmatch(given) else self._new_id()
         scope["headers_by_name"], scope["request_id"] = headers, request_id
         status = 0
 
@@ -84,6 +86,11 @@ class Gate:
             await send_reply(watched, error_reply(error, request_id, self._root), request_id)
         finally:
             self._note(scope, status, time.perf_counter() - began)
+
+    def _new_id(self) -> bytes:
+        """An id that no other request has. Counted, not drawn: a system call per request would hand the interpreter to
+        the threads that search, and wait for it."""
+        return b"%s-%x" % (self._prefix, next(self._counter))
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         """Count the request, and log it if it failed, was slow, or if all are to be logged."""

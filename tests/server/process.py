@@ -8,12 +8,21 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 _START_S = 60
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for a state, with a deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
 
 
 class ServerProcess:

@@ -23,7 +23,7 @@ from nopokedb.server.keys import Keys, create_key, read_keys, revoke_key
 from nopokedb.server.refusals import ConflictError, NoSuchThingError, UnauthorizedError
 from nopokedb.server.rest.routes import ROUTES
 
-from .process import ServerProcess
+from .process import ServerProcess, until
 
 BOOT = "an-admin-key-for-the-tests"
 ADDRESSES = [
@@ -157,13 +157,11 @@ def test_keys_are_read_again_on_sighup(serve: Callable[..., ServerProcess], tmp_
 
     assert (status(old), status(new)) == (200, 401)
     server.process.send_signal(signal.SIGHUP)
-    while status(new) != 200:
-        pass
+    until(lambda: status(new) == 200)
     assert status(old) == 401
     file.write_text("damaged")
     server.process.send_signal(signal.SIGHUP)
-    while "keys_not_reloaded" not in server.log.read_text():
-        pass
+    until(lambda: "keys_not_reloaded" in server.log.read_text())
     assert status(new) == 200
 
 

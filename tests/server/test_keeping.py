@@ -25,7 +25,7 @@ from nopokedb import NoPokeDB
 from nopokedb.cli.serve import serve as serve_command
 from nopokedb.server.rest.routes import ROUTES
 
-from .process import ServerProcess
+from .process import ServerProcess, until
 
 ROOT = Path(__file__).parent.parent.parent
 DIM = 4
@@ -52,9 +52,9 @@ def docs(shared: ServerProcess, request: pytest.FixtureRequest) -> Iterator[str]
 
 def ended(server: ServerProcess, job: dict[str, Any]) -> dict[str, Any]:
     """The job, once it has ended."""
-    while job["state"] in ("waiting", "running"):
-        job = server.client.get(f"/v1/jobs/{job['id']}").json()
-    return job
+    url = f"/v1/jobs/{job['id']}"
+    until(lambda: server.client.get(url).json()["state"] in ("done", "failed"))
+    return server.client.get(url).json()  # type: ignore[no-any-return]
 
 
 def test_backups_are_jobs_with_names(shared: ServerProcess, docs: str, tmp_path: Path) -> None:
@@ -93,13 +93,11 @@ def test_check_compact_and_optimize_are_jobs(shared: ServerProcess, docs: str) -
 def test_lines_are_written_as_they_come(shared: ServerProcess, docs: str) -> None:
     """Batches are visible before the stream ends; a wrong line ends it there, and says what is written."""
     url = f"/v1/collections{docs}/records?batch_size=10"
-    seen: list[int] = []
 
     def stream() -> Iterator[bytes]:
         # More than the server gathers before a thread gets it.
         yield lines([record | {"text": "x" * 50_000} for record in rows(100, 130)])
-        while not seen or seen[-1] < 20:
-            seen.append(shared.call("POST", f"{docs}/count")["count"])
+        until(lambda: shared.call("POST", f"{docs}/count")["count"] >= 20)
         yield lines(rows(130, 145))[:-1]
 
     assert shared.client.post(url, content=stream(), headers=NDJSON).json() == {"count": 45}
@@ -327,8 +325,7 @@ def test_a_full_disk_and_room_again(full_disk: Path) -> None:
         assert server.request("POST", "/c/records", {"records": rows(10_000, 10_001)}).status_code == 507
         assert server.call("POST", "/c/query", {"vector": [1, 0, 0, 1], "k": 1})["hits"][0]["id"] == 0
         (full_disk / "ballast").unlink()
-        while server.client.get("/readyz").status_code != 200:
-            pass
+        until(lambda: server.client.get("/readyz").status_code == 200)
         server.call("POST", "/c/records", {"records": rows(20_000, 20_001)})
         found = server.call("POST", "/c/records/get", {"ids": [*range(count), 20_000], "include": []})["records"]
         assert None not in found

@@ -28,7 +28,7 @@ from nopokedb.server.rest.gate import HostRule
 from nopokedb.server.service import Service
 from nopokedb.server.settings import ServerSettings
 
-from .process import ServerProcess
+from .process import ServerProcess, until
 
 DIM = 8
 
@@ -81,8 +81,8 @@ def in_process(tmp_path: Path, work: Callable[[httpx.AsyncClient], Any]) -> None
 
 
 async def entered(held: Held) -> None:
-    while not held.entered.is_set():
-        await asyncio.sleep(0.001)
+    """The call is under way, in whichever thread."""
+    assert await asyncio.to_thread(held.entered.wait, 60)
 
 
 def test_the_event_loop_goes_on_while_a_sync_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +169,9 @@ def test_a_request_that_takes_too_long_is_answered(tmp_path: Path, monkeypatch: 
         answer = await client.post("/v1/collections/c/records", json={"records": [record(9)]})
         assert answer.status_code == 503 and answer.json()["error"]["type"] == "TimeLimitError"
         held.let_go.set()
+        deadline = time.monotonic() + 60
         while (await client.post("/v1/collections/c/count", json={})).json() != {"count": 4}:
-            pass
+            assert time.monotonic() < deadline
 
     in_process(tmp_path, work)
 
@@ -256,8 +257,7 @@ def test_kill_9_under_load_loses_nothing_acknowledged(serve: Callable[..., Serve
         threads = [threading.Thread(target=load) for _ in range(4)]
         for thread in threads:
             thread.start()
-        while len(acknowledged) < begun + count:
-            pass
+        until(lambda wanted=begun + count: len(acknowledged) >= wanted)  # type: ignore[misc]
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
         for thread in threads:
             thread.join()
@@ -285,8 +285,7 @@ def test_a_signal_ends_it_cleanly(serve: Callable[..., ServerProcess], tmp_path:
         for n in range(200):
             if n == 100:
                 server.process.send_signal(number)
-                while not stopping():
-                    pass
+                until(stopping)
             yield json.dumps(record(n)).encode() + b"\n"
 
     def stopping() -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .process import ServerProcess
+from .process import ServerProcess, until
 
 VECTOR = [1.0, 0.0]
 DEEP = 40
@@ -189,8 +189,8 @@ def test_too_many_requests_at_once(serve: Callable[..., ServerProcess]) -> None:
     waiting = [connected(server) for _ in range(2)]
     for item in waiting:
         item.sendall(HEAD + b"content-length: 30\r\n\r\n{")
-    while (answer := server.client.get("/v1/collections")).status_code == 200:
-        pass  # until both are at work
+    until(lambda: server.client.get("/v1/collections").status_code != 200)  # both are at work
+    answer = server.client.get("/v1/collections")
     assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
     assert answer.json()["error"]["type"] == "TooManyRequestsError"
     for item in waiting:

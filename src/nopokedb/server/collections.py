@@ -142,8 +142,6 @@ class Collections:
             finally:
                 slot.reopening = False
                 slot.changed.notify_all()
-        with self._lock:
-            self._slots.pop(name, None)
 
     # --- using them ------------------------------------------------------------------------------------------
 

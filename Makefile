@@ -43,8 +43,9 @@ system-deps:
 		echo "$(PYTHON) cannot make environments: install its venv module (Debian: python3-venv)"; exit 1; \
 	else echo "some crash tests will be skipped, for want of:$$tools"; fi
 
+# On all cores; `python -m pytest FILE` runs one after the other.
 test: system-deps $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ def _setting(result: dict[str, Any], point: dict[str, Any]) -> str:
 def backend_rows(results: dict[str, Any]) -> list[Row]:
     """Per backend: its default, the settings it lists, and the lowest ef that reaches the target recall."""
     rows: list[Row] = []
-    for name in peers.PEERS:
+    for name in peers.SEED_PEERS:
         if name not in results:
             continue
         result = results[name]
@@ -84,7 +84,7 @@ def _notes(results: dict[str, Any], scale: Scale) -> list[str]:
             "NoPokeDB 0.5.1 keeps its index in memory until `save`, which took "
             f"{original['build']['save_seconds']:.2f} s more and is not counted."
         )
-    for name in peers.PEERS:
+    for name in peers.SEED_PEERS:
         busiest = max((point["cores"] for point in results.get(name, {}).get("points", [])), default=0.0)
         if busiest > IDLE_CORES:
             notes.append(f"{results[name]['label']} kept up to {busiest:.2f} cores busy while it was queried.")

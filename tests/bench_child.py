@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bench.filters.conversation import serve
+from bench.conversation import serve
 
 
 def double(number: int) -> int:

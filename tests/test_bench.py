@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import debian, retrieval
+from bench import debian, retrieval, scoring
+from bench.conversation import ROOT, ChildError, Conversation
 from bench.filters import cases, records
-from bench.filters.conversation import ROOT, ChildError, Conversation
-from bench.filters.scale import K
+from bench.scale import K
 
 TRANSLATIONS = """Package: dicebox
 Description-md5: 0
@@ -67,7 +67,7 @@ def test_exact_answers_within_each_filter(rng: np.random.Generator) -> None:
             expected = np.sort(products)[::-1][: min(K, int(mask.sum()))]
             assert np.allclose(products[nearest], expected)
             passed = None if case.filter is None else mask
-            right = cases.score_answer(nearest.tolist(), queries[row], float(worst), len(nearest), vectors, passed)
+            right = scoring.score_answer(nearest.tolist(), queries[row], float(worst), len(nearest), vectors, passed)
             assert right == (len(nearest), 0)
 
 
@@ -75,7 +75,7 @@ def test_an_answer_outside_of_its_filter_is_counted_as_broken(rng: np.random.Gen
     """The nearest rows of all score nothing where they do not pass."""
     vectors = np.eye(4, dtype=np.float32)
     mask = np.array([False, True, True, True])
-    assert cases.score_answer([0, 1], vectors[1], 1.0, 1, vectors, mask) == (1, 1)
+    assert scoring.score_answer([0, 1], vectors[1], 1.0, 1, vectors, mask) == (1, 1)
 
 
 def test_a_child_answers_reports_errors_and_ends() -> None:

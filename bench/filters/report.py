@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.filters.scale import TARGET_RECALL, K
+from bench.filters.scale import TARGET_RECALL
 from bench.goals import Goal
+from bench.scale import K
 from bench.tables import machine_line
 
 Results = dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -30,11 +31,40 @@ def stretch(question: Callable[[int], Callable[[], object]], seconds: float) -> 
         wall = time.perf_counter() - started
         if wall >= seconds and len(latencies_us) >= FEWEST:
             break
-    p50, p95 = np.percentile(latencies_us, [50, 95])
+    p50, p95, p99 = np.percentile(latencies_us, [50, 95, 99])
     return {
         "qps": len(latencies_us) / (sum(latencies_us) / 1e6),
         "p50_us": float(p50),
         "p95_us": float(p95),
+        "p99_us": float(p99),
         "cores": (time.process_time() - cpu_started) / wall,
         "asked_count": len(latencies_us),
     }
+
+
+def stretch_in_threads(
+    question: Callable[[int], Callable[[], object]], seconds: float, thread_count: int
+) -> dict[str, float]:
+    """The same from several threads that start together, each with other questions; rates are added up.
+
+    Latencies are those of the first thread.
+    """
+    gate = threading.Barrier(thread_count)
+    found: dict[int, dict[str, float]] = {}
+    failures: list[Exception] = []
+
+    def work(number: int) -> None:
+        gate.wait()
+        try:
+            found[number] = stretch(lambda asked: question(asked * thread_count + number), seconds)
+        except Exception as error:  # noqa: BLE001  # raised below, in the thread that is listened to
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(thread_count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return {**found[0], "qps": sum(each["qps"] for each in found.values())}

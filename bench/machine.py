@@ -6,6 +6,7 @@ import datetime
 import importlib
 import os
 import platform
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -48,8 +49,7 @@ def filesystem_of(folder: Path) -> str:
 
 def syncs_per_second(folder: Path) -> float:
     """Appends of a kilobyte, each synced, that the disk takes a second: the ceiling of unshared writes."""
-    path = folder / "sync-probe"
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    descriptor, path = tempfile.mkstemp(dir=folder, prefix="sync-probe-")
     try:
         started = time.perf_counter()
         for _ in range(SYNC_COUNT):
@@ -58,7 +58,7 @@ def syncs_per_second(folder: Path) -> float:
         return SYNC_COUNT / (time.perf_counter() - started)
     finally:
         os.close(descriptor)
-        path.unlink()
+        Path(path).unlink()
 
 
 def versions_of(packages: tuple[str, ...]) -> dict[str, str]:

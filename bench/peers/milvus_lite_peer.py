@@ -20,7 +20,7 @@ class Backend(Peer):
 
     label = "Milvus Lite"
     packages: tuple[str, ...] = ("milvus-lite", "pymilvus", "numpy")
-    syncs = "syncs nothing"
+    syncs = "syncs nothing; `flush` is called once after the load, which does"
     largest_effort = 5_000
 
     def __init__(self) -> None:

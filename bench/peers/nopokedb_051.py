@@ -27,6 +27,7 @@ class Backend(Peer):
     packages: tuple[str, ...] = ("nopokedb", "hnswlib", "numpy")
     syncs = "syncs its operation log before a write returns"
     largest_effort = 10_000
+    takes_threads = False  # its SQLite connection belongs to the thread that opened it
 
     def __init__(self) -> None:
         require_original()

@@ -20,7 +20,7 @@ class Backend(Peer):
 
     label = "Qdrant client, local (exact)"
     packages: tuple[str, ...] = ("qdrant-client", "numpy")
-    syncs = "commits every point to SQLite, which syncs"
+    syncs = "commits every point to SQLite by itself, which syncs four times for each"
     takes_threads = False
 
     def __init__(self) -> None:

@@ -37,6 +37,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--backends", nargs="+", choices=PEERS, metavar="NAME", help=f"of: {' '.join(PEERS)}")
     parser.add_argument("--without", nargs="+", choices=PEERS, default=[], metavar="NAME", help="all but these")
     parser.add_argument("--rebuild", nargs="+", choices=PEERS, default=[], metavar="NAME", help="databases made again")
+    parser.add_argument("--folder", type=Path, help="where data, databases and results go; below .bench by default")
     parser.add_argument("--peers-python", type=Path, default=ROOT / ".venv-peers" / "bin" / "python")
     return parser.parse_args(argv)
 
@@ -59,7 +60,7 @@ def _run(arguments: argparse.Namespace, wanted: list[str], folder: Path) -> Run:
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 1 when something that was asked for failed."""
     arguments = _arguments(argv)
-    folder = ROOT / ".bench" / ("suite-quick" if arguments.quick else "suite")
+    folder = arguments.folder or ROOT / ".bench" / ("suite-quick" if arguments.quick else "suite")
     folder.mkdir(parents=True, exist_ok=True)
     wanted = arguments.only or [name for name in PARTS if name not in (*arguments.skip, *SLOWEST)]
     run = _run(arguments, wanted, folder)

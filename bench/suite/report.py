@@ -119,7 +119,7 @@ def _notes(results: Results) -> list[str]:
     disturbed = [name for name in finished if results[name]["idle_share"] < QUIET_SHARE]
     lines = [
         "- Settings of all backends are asked in turn, round by round; figures are medians over the rounds. A setting "
-        "is chosen by its recall over 400 queries; equal products are equally right.",
+        "is chosen by its recall over 400 queries (as many as fit in some seconds); equal products are equally right.",
         "- Databases return metadata with each hit; libraries return row numbers. Memory is what no file backs, beyond "
         "what the process held before opening. Rates marked (busy) were taken while the machine did other things: they "
         "are not for the record.",

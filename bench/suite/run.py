@@ -21,7 +21,10 @@ ORIGINAL = "nopokedb-0.5.1"
 ORIGINAL_FOLDER = ROOT / ".bench" / ORIGINAL
 ORIGINAL_REQUIREMENTS = ("nopokedb==0.5.1", "hnswlib", "numpy")
 # Backends whose packages this project's own environment has; the others are in the peers' one.
-OWN = ("nopokedb", "nopokedb-scan", "nopokedb-graph", "hnswlib", "faiss-hnsw", "faiss-hnsw-efc200", "faiss-ivf")
+OWN = (
+    *("nopokedb", "nopokedb-scan", "nopokedb-graph"),
+    *("hnswlib", "faiss-hnsw", "faiss-hnsw-efc200", "faiss-ivf", "faiss-exact"),
+)
 GAUSSIAN = "gaussian"
 
 

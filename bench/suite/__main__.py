@@ -30,6 +30,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.suite", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, results in a folder apart")
     parser.add_argument("--prepare", action="store_true", help="build and tune the databases, time nothing")
+    parser.add_argument("--time", action="store_true", help="build only what --rebuild names; time what is there")
     parser.add_argument("--report", action="store_true", help="run nothing, report what there is")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of: {' '.join(PARTS)}")
     parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART", help="all parts but these")
@@ -52,6 +53,7 @@ def _run(arguments: argparse.Namespace, wanted: list[str], folder: Path) -> Run:
         backends=tuple(name for name in names if name not in arguments.without),
         peers_python=arguments.peers_python.absolute(),
         may_install=not arguments.quick,
+        may_build=not arguments.time,
         fresh=frozenset(fresh),
         rebuilt=frozenset(arguments.rebuild),
     )

@@ -33,6 +33,7 @@ class Run(Ledger):
     """Where things lie, and how large they are.
 
     `fresh` names the parts that are measured again; `rebuilt` the backends whose databases are made again for that.
+    Without `may_build` only those are made, and what is not prepared is missing.
     """
 
     corpus: Path
@@ -40,6 +41,7 @@ class Run(Ledger):
     backends: tuple[str, ...]
     peers_python: Path
     may_install: bool = True
+    may_build: bool = True
     fresh: frozenset[str] = frozenset()
     rebuilt: frozenset[str] = frozenset()
 

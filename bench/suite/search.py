@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.conversation import ChildError, Conversation
 from bench.measure import say
-from bench.run import Result, medians, opened, side_by_side
+from bench.run import Result, Rounds, medians, opened, side_by_side
 from bench.suite import data
 from bench.suite.run import Run
 from bench.suite.scale import TARGETS
@@ -23,6 +23,9 @@ def prepare(run: Run, backend: str, count: int | None) -> Result | None:
     sizes = {"data": folder.name, "query_count": run.scale.query_count}
     if database.exists() and backend not in run.rebuilt and (known := run.known(name, sizes)):
         return known
+    if not (run.may_build or backend in run.rebuilt):
+        run.lack(name, "not prepared")
+        return None
     say(name)
     return run.measured(name, sizes, lambda: _built_and_tuned(run, backend, folder, database))
 
@@ -60,19 +63,34 @@ def time_all(run: Run, part: str, backends: tuple[str, ...], count: int | None) 
         run.once(part, sizes, lambda: _timed(run, part, found, count))
 
 
+def _rounds(run: Run, part: str, children: dict[str, Conversation], found: dict[str, Result]) -> Rounds:
+    """Each setting of each backend is asked once in a round, also where it has several names."""
+    first = {
+        name: {point: _first_of(each["points"], point) for point in each["points"]} for name, each in found.items()
+    }
+
+    def arguments(name: str, point: str) -> dict[str, Any] | None:
+        if first[name].get(point) != point:
+            return None
+        return {"setting": found[name]["points"][point]["setting"], "seconds": run.scale.round_s}
+
+    points = list(dict.fromkeys(point for each in found.values() for point in each["points"]))
+    rounds = side_by_side(run, part, children, points, arguments, run.scale.round_count)
+    return {name: {point: each[first[name][point]] for point in first[name]} for name, each in rounds.items()}
+
+
+def _first_of(points: dict[str, Any], name: str) -> str:
+    """The first point that has the same setting."""
+    return next(each for each, point in points.items() if point["setting"] == points[name]["setting"])
+
+
 def _timed(run: Run, part: str, found: dict[str, Result], count: int | None) -> Result:
     folder = run.data(count)
     children = _children(run, list(found), folder)
     try:
         openings = opened(run, part, children)
 
-        def arguments(name: str, point: str) -> dict[str, Any] | None:
-            if point not in found[name]["points"]:
-                return None
-            return {"setting": found[name]["points"][point]["setting"], "seconds": run.scale.round_s}
-
-        points = list(dict.fromkeys(point for each in found.values() for point in each["points"]))
-        rounds = side_by_side(run, part, children, points, arguments, run.scale.round_count)
+        rounds = _rounds(run, part, children, found)
         memory = {name: children[name].ask("memory") for name in rounds}
     finally:
         for child in children.values():

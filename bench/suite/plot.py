@@ -18,7 +18,8 @@ from bench.suite.scale import TARGETS
 Results = dict[str, Any]
 
 MARKERS = "osv^D<>pPX*h"
-COLOURS = colormaps["tab20"]
+COLOURS = [colormaps["tab20"](place) for place in (0, 2, 4, 8, 10, 12, 14, 16, 18, 1, 3, 5, 9, 11, 13, 15, 17, 19)]
+"""Those of the palette that are not red."""
 LOWEST_RECALL = 0.8
 
 
@@ -26,7 +27,7 @@ def _style(name: str, width: float = 1.2) -> dict[str, Any]:
     """The same colour and marker for a backend in every plot; this project is red and thick."""
     place = list(PEERS).index(name)
     ours = name == OURS
-    colour = "#d62728" if ours else COLOURS((2 * place) % 20 if place < 10 else (2 * place + 1) % 20)
+    colour = "#d62728" if ours else COLOURS[(place - 1) % len(COLOURS)]
     return {
         "color": colour,
         "marker": MARKERS[place % len(MARKERS)],
@@ -58,12 +59,12 @@ def _save(figure: Figure, axes: Any, path: Path) -> Path:
 
 
 def _search(result: Results, path: Path) -> Path:
-    """One line a backend over its settings; beyond 0.99 the axis would crowd, so it shows what is missed."""
-    title = f"{result['count']:,} x {result['dim']}, one client thread (above 0.80; an x marks exact search)"
+    """One line a backend over those of its settings that no other one of it beats."""
+    title = f"{result['count']:,} x {result['dim']}, one client thread"
     figure, axes = _axes(title, f"recall@{K} (further right is better)", "queries a second (higher is better)")
     for name, found in result["backends"].items():
         points = [(found["points"][point]["recall"], timed["qps"]) for point, timed in found["timed"].items()]
-        drawn = sorted({(recall, qps) for recall, qps in points if recall >= LOWEST_RECALL})
+        drawn = _frontier([point for point in points if point[0] >= LOWEST_RECALL])
         if drawn:
             axes.plot(*zip(*drawn, strict=True), label=found["label"], **_style(name))
     for target in TARGETS:
@@ -71,6 +72,15 @@ def _search(result: Results, path: Path) -> Path:
     axes.set_yscale("log")
     _rates(axes.yaxis)
     return _save(figure, axes, path)
+
+
+def _frontier(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that are faster than every one of at least their recall, by recall."""
+    kept: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda each: (-each[0], -each[1])):
+        if not kept or point[1] > kept[-1][1]:
+            kept.append(point)
+    return kept[::-1]
 
 
 def _latencies(result: Results, path: Path) -> Path:
@@ -99,6 +109,7 @@ def _scaling(results: dict[int, Results], path: Path) -> Path:
                 axes.plot(list(points), list(points.values()), linestyle=line, label=label, **_style(name))
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks(sorted(results))
     _rates(axes.xaxis)
     _rates(axes.yaxis)
     return _save(figure, axes, path)

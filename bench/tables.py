@@ -91,6 +91,13 @@ def _notes(results: dict[str, Any], scale: Scale) -> list[str]:
     return notes
 
 
+def goal_table(goals: list[Goal]) -> list[str]:
+    """One row a goal."""
+    answers = {True: "yes", False: "no", None: "-"}
+    rows = [f"| {goal.measure} | {goal.goal} | {goal.measured} | {answers[goal.reached]} |" for goal in goals]
+    return ["| measure | goal | measured | reached |", "|---|---|---|---|", *rows]
+
+
 def machine_line(machine: dict[str, Any]) -> str:
     """What the figures were measured on, in one sentence."""
     versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
@@ -123,9 +130,7 @@ def markdown(
             for row in rows
         ]
         lines += ["", *(f"- {note}" for note in _notes(results, scale)), ""]
-    lines += ["| measure | goal | measured | reached |", "|---|---|---|---|"]
-    answers = {True: "yes", False: "no", None: "-"}
-    lines += [f"| {goal.measure} | {goal.goal} | {goal.measured} | {answers[goal.reached]} |" for goal in goals]
+    lines += goal_table(goals)
     if "bulk" in results:
         lines += ["", f"- The larger collection's vectors: {results['bulk']['recipe']}."]
     if reused:

@@ -42,6 +42,31 @@ def stretch(question: Callable[[int], Callable[[], object]], seconds: float) -> 
     }
 
 
+def together(work: Callable[[int], object], thread_count: int) -> float:
+    """Seconds that `work(0)`, `work(1)`, ... take in threads that start together; raises what one of them raised."""
+    gate = threading.Barrier(thread_count + 1)
+    failures: list[Exception] = []
+
+    def run(number: int) -> None:
+        gate.wait()
+        try:
+            work(number)
+        except Exception as error:  # noqa: BLE001  # raised below, in the thread that is listened to
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(thread_count)]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - started
+    if failures:
+        raise failures[0]
+    return seconds
+
+
 def stretch_in_threads(
     question: Callable[[int], Callable[[], object]], seconds: float, thread_count: int
 ) -> dict[str, float]:
@@ -49,22 +74,10 @@ def stretch_in_threads(
 
     Latencies are those of the first thread.
     """
-    gate = threading.Barrier(thread_count)
     found: dict[int, dict[str, float]] = {}
-    failures: list[Exception] = []
 
-    def work(number: int) -> None:
-        gate.wait()
-        try:
-            found[number] = stretch(lambda asked: question(asked * thread_count + number), seconds)
-        except Exception as error:  # noqa: BLE001  # raised below, in the thread that is listened to
-            failures.append(error)
+    def ask(number: int) -> None:
+        found[number] = stretch(lambda asked: question(asked * thread_count + number), seconds)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(thread_count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    together(ask, thread_count)
     return {**found[0], "qps": sum(each["qps"] for each in found.values())}

@@ -7,7 +7,6 @@ finished at the same sizes is reused unless `--fresh` says otherwise, so an inte
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,8 +17,8 @@ from bench.filters import goals, parts, report
 from bench.filters.parts import PARTS
 from bench.filters.run import Run
 from bench.filters.scale import FULL, QUICK, Scale
-from bench.measure import say
 from bench.peers import FILTER_PEERS
+from bench.report import markdown, write
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -72,19 +71,9 @@ def main(argv: list[str] | None = None) -> int:
             parts.run_part(name, run)
     results = run.results()
     outcomes = goals.compare(results)
-    text = report.markdown(results, outcomes, facts, run.missing, arguments.quick)
-    plots = report.draw(results, folder)
-    summary = {
-        "machine": facts,
-        "scale": asdict(run.scale),
-        "runs": results,
-        "missing": run.missing,
-        "goals": [asdict(goal) for goal in outcomes],
-    }
-    (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (folder / "report.md").write_text(text)
-    print(text)
-    say(f"wrote {', '.join(str(path) for path in (folder / 'results.json', folder / 'report.md', *plots))}")
+    body, title = report.tables(results), "Filters, full text and hybrid search"
+    text = markdown(title, facts, arguments.quick, outcomes, body, run.missing)
+    write(run, facts, asdict(run.scale), outcomes, text, report.draw(results, folder))
     return 1 if run.failed else 0
 
 

@@ -8,15 +8,14 @@ sizes is reused, so an interrupted run goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from bench import machine
 from bench.conversation import ROOT
-from bench.measure import say
 from bench.peers import PEERS
+from bench.report import markdown, write
 from bench.suite import goals, parts, report
 from bench.suite.parts import PARTS
 from bench.suite.run import Run
@@ -75,19 +74,9 @@ def main(argv: list[str] | None = None) -> int:
             parts.run_part(name, run)
     results = run.results()
     outcomes = goals.compare(results)
-    text = report.markdown(results, outcomes, facts, run.missing, arguments.quick)
-    plots = report.draw(results, folder)
-    summary = {
-        "machine": facts,
-        "scale": asdict(run.scale),
-        "runs": results,
-        "missing": run.missing,
-        "goals": [asdict(goal) for goal in outcomes],
-    }
-    (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (folder / "report.md").write_text(text)
-    print(text)
-    say(f"wrote {', '.join(str(path) for path in (folder / 'results.json', folder / 'report.md', *plots))}")
+    body, title = report.tables(results), "Search, ingestion, memory and scaling"
+    text = markdown(title, facts, arguments.quick, outcomes, body, run.missing)
+    write(run, facts, asdict(run.scale), outcomes, text, report.draw(results, folder))
     return 1 if run.failed else 0
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from bench.datasets import metadata_for
 from bench.peers import Layout
 from bench.scale import BATCH_SIZE
 from bench.suite import data
+from bench.timing import together
 
 
 class Child:
@@ -64,37 +64,24 @@ class Child:
     def singles(self, seconds: float, thread_count: int) -> dict[str, float]:
         """Rows a second, each acknowledged before its thread adds the next."""
         self._create()
-        gate, counts, failures = threading.Barrier(thread_count + 1), [0] * thread_count, list[Exception]()
+        counts = [0] * thread_count
 
         def work(number: int) -> None:
-            gate.wait()
             deadline = time.perf_counter() + seconds
-            try:
-                for row in range(number, len(self._vectors), thread_count):
-                    self._peer.add_one(row, self._vectors[row], self._metadatas[row])
-                    counts[number] += 1
-                    if time.perf_counter() > deadline:
-                        break
-            except Exception as error:  # noqa: BLE001  # raised below, in the thread that is listened to
-                failures.append(error)
+            for row in range(number, len(self._vectors), thread_count):
+                self._peer.add_one(row, self._vectors[row], self._metadatas[row])
+                counts[number] += 1
+                if time.perf_counter() > deadline:
+                    break
 
         if thread_count == 1:  # in this thread: some databases belong to the one that opened them
-            gate = threading.Barrier(1)
             started = time.perf_counter()
             work(0)
+            spent = time.perf_counter() - started
         else:
-            threads = [threading.Thread(target=work, args=(number,)) for number in range(thread_count)]
-            for thread in threads:
-                thread.start()
-            gate.wait()
-            started = time.perf_counter()
-            for thread in threads:
-                thread.join()
-        rate = sum(counts) / (time.perf_counter() - started)
+            spent = together(work, thread_count)
         self._discard()
-        if failures:
-            raise failures[0]
-        return {"per_s": rate, "stored_count": sum(counts)}
+        return {"per_s": sum(counts) / spent, "stored_count": sum(counts)}
 
     def actions(self) -> dict[str, Callable[..., Any]]:
         """What the driver may ask for."""

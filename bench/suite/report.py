@@ -6,13 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.goals import Goal
 from bench.machine import QUIET_SHARE
 from bench.scale import K
 from bench.suite.goals import fastest
 from bench.suite.parts import PARTS, SEARCH_PARTS
 from bench.suite.scale import TARGETS
-from bench.tables import machine_line
 
 Results = dict[str, Any]
 MIB = 2**20
@@ -130,25 +128,13 @@ def _notes(results: Results) -> list[str]:
     return [*lines, ""]
 
 
-def markdown(
-    results: Results, goals: list[Goal], machine: dict[str, Any], missing: dict[str, str], is_quick: bool
-) -> str:
-    """Goals first, then the tables they come from, then what is missing."""
-    lines = ["## Search, ingestion, memory and scaling", "", machine_line(machine), ""]
-    if is_quick:
-        lines += ["**A smoke test: too small and too short to measure anything.**", ""]
-    answers = {True: "yes", False: "no", None: "-"}
-    if goals:
-        lines += ["| measure | goal | measured | reached |", "|---|---|---|---|"]
-        lines += [f"| {goal.measure} | {goal.goal} | {goal.measured} | {answers[goal.reached]} |" for goal in goals]
-        lines.append("")
-    lines += _notes(results)
+def tables(results: Results) -> list[str]:
+    """How to read the tables, and those of the parts that there are."""
+    lines = _notes(results)
     for name in PARTS:
         if name in results and name in _TABLES:
             lines += _TABLES[name](name, results[name])
-    if missing:
-        lines += ["Not measured:", "", *(f"- {name}: {reason}" for name, reason in missing.items()), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def draw(results: Results, folder: Path) -> list[Path]:

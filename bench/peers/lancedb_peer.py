@@ -33,7 +33,6 @@ class Backend(FilterPeer):
     largest_effort = 2_000
 
     def __init__(self) -> None:
-        self._database: Any = None
         self._table: Any = None
         self._fields: list[str] = []
         self._values: dict[str, set[object]] = {}
@@ -45,8 +44,13 @@ class Backend(FilterPeer):
         return {"index": "IVF_HNSW_SQ", **shape, "batch_size": BATCH_SIZE}
 
     def create(self, folder: Path, layout: Layout) -> None:
-        self._database = lancedb.connect(str(folder))
-        self._table = None  # made with the first rows, which know their types
+        kinds = {
+            name: pyarrow.int64() if isinstance(value, int) else pyarrow.string()
+            for name, value in layout.example.items()
+        }
+        vector = pyarrow.list_(pyarrow.float32(), layout.dim)
+        schema = pyarrow.schema({"id": pyarrow.int64(), "vector": vector, **kinds})
+        self._table = lancedb.connect(str(folder)).create_table(NAME, schema=schema)
         self._fields = ["id", *layout.example]
         self._values = {name: set() for name in layout.indexed}
 
@@ -57,11 +61,7 @@ class Backend(FilterPeer):
         columns |= {name: pyarrow.array([each[name] for each in metadatas]) for name in metadatas[0]}
         for name, values in self._values.items():
             values.update(each[name] for each in metadatas)
-        rows = pyarrow.table(columns)
-        if self._table is None:
-            self._table = self._database.create_table(NAME, rows)
-        else:
-            self._table.add(rows)
+        self._table.add(pyarrow.table(columns))
 
     def finish(self) -> None:
         self._table.optimize()  # one fragment instead of one per batch

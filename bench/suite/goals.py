@@ -219,10 +219,10 @@ def _space(results: Results) -> list[Goal]:
     if not result:
         return []
     count, dim = result["count"], result["dim"]
-    codes, raw = dim / 2, 4 * dim
-    if SCAN in result["backends"]:
+    scan, raw = results.get("limit", {}).get("scan", {}), 4 * dim
+    if scan.get("row_count") and SCAN in result["backends"]:
         held = result["backends"][SCAN]["memory_bytes"] / count
-        limit = codes + EXTRA_BYTES
+        limit = scan["bytes"] / scan["row_count"] + EXTRA_BYTES
         text = f"{held:.0f} bytes a vector"
         goals.append(
             Goal("memory, scan, beyond the mapped file", f"<= {limit:.0f} bytes a vector", text, held <= limit)

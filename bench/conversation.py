@@ -86,14 +86,19 @@ class Conversation:
         self._process.stdout.close()
 
 
-def serve(actions: dict[str, Callable[..., Any]]) -> None:
-    """The child's end: answers until its input is closed. What libraries print goes to the standard error."""
+def serve(make: Callable[[], dict[str, Callable[..., Any]]]) -> None:
+    """The child's end: makes its actions when it is first asked, and answers until its input is closed.
+
+    A library that is not installed is an answer, too. What libraries print goes to the standard error.
+    """
+    actions: dict[str, Callable[..., Any]] = {}
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     for line in sys.stdin:
         arguments = json.loads(line)
         try:
+            actions = actions or make()
             reply = {"answer": actions[arguments.pop("do")](**arguments)}
         except Exception:  # noqa: BLE001  # whatever it was, the driver gets it and goes on without this database
             reply = {"error": traceback.format_exc()}

@@ -96,6 +96,14 @@ def test_a_child_answers_reports_errors_and_ends() -> None:
         talk.end()
 
 
+def test_a_child_without_its_library_says_so() -> None:
+    """The reason reaches the report, not only the terminal."""
+    with Conversation(Path(sys.executable), "tests.bench_child", ["--broken"]) as talk:
+        for _ in range(2):
+            with pytest.raises(ChildError, match="No module named 'faster'"):
+                talk.ask("double", number=21)
+
+
 def test_the_driver_starts_without_any_peer() -> None:
     """The command line works with what this project installs."""
     help_text = subprocess.run(

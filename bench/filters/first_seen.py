@@ -94,4 +94,4 @@ def measure(data: Path, folder: Path, scale: Scale) -> dict[str, Any]:
 
 if __name__ == "__main__":
     DATA, FOLDER, _, SCALE = sys.argv[1:]
-    serve({"measure": lambda: measure(Path(DATA), Path(FOLDER), Scale(**json.loads(SCALE)))})
+    serve(lambda: {"measure": lambda: measure(Path(DATA), Path(FOLDER), Scale(**json.loads(SCALE)))})

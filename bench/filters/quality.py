@@ -72,4 +72,4 @@ def measure(corpus: Path, folder: Path, scale: Scale) -> dict[str, Any]:
 
 if __name__ == "__main__":
     CORPUS, FOLDER, SCALE = sys.argv[1:]
-    serve({"measure": lambda: measure(Path(CORPUS), Path(FOLDER), Scale(**json.loads(SCALE)))})
+    serve(lambda: {"measure": lambda: measure(Path(CORPUS), Path(FOLDER), Scale(**json.loads(SCALE)))})

@@ -187,4 +187,4 @@ class Child:
 
 
 if __name__ == "__main__":
-    serve(Child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])).actions())
+    serve(lambda: Child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])).actions())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,15 @@ class Ledger:
         say(f"{name}: {reason}")
         self.missing[name] = reason.strip().splitlines()[-1]
         self.failed = True
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Other runs that want to make the same thing wait here until this one has it, or has ended."""
+        path = self._path(name).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def measured(self, name: str, sizes: dict[str, Any], measure: Callable[[], Result]) -> Result | None:
         """Measures and stores; None, with the reason noted, where that fails. How idle the machine was is kept."""

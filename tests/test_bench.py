@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -181,3 +182,21 @@ def test_the_suite_prepares_times_and_resumes(tmp_path: Path) -> None:
     backends = results["runs"]["search-gaussian"]["backends"]
     assert all(backends[name]["points"]["default"]["recall"] > 0.98 for name in ("nopokedb", "faiss-exact"))
     assert backends["nopokedb"]["syncs"] and backends["nopokedb"]["build"]["disk_bytes"] > 2_000 * 32 * 4
+
+
+def test_two_runs_do_not_make_the_same_thing_at_once(tmp_path: Path) -> None:
+    """The second waits, and then finds what the first has made."""
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    seen: list[object] = []
+
+    def wait() -> None:
+        with second.alone("part"):
+            seen.append(second.known("part", {}))
+
+    with first.alone("part"):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        first.keep("part", {}, {"qps": 5}, 0.0)
+        assert not seen
+    waiting.join()
+    assert isinstance(seen[0], dict) and seen[0]["qps"] == 5

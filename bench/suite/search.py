@@ -21,6 +21,14 @@ def prepare(run: Run, backend: str, count: int | None) -> Result | None:
     folder = run.data(count)
     database, name = run.database(folder, backend), f"prepare-{folder.name}-{backend}"
     sizes = {"data": folder.name, "query_count": run.scale.query_count}
+    with run.alone(name):
+        return _found_or_made(run, backend, folder, database, name, sizes)
+
+
+def _found_or_made(
+    run: Run, backend: str, folder: Path, database: Path, name: str, sizes: dict[str, Any]
+) -> Result | None:
+    """The work of `prepare`, by one run at a time."""
     if database.exists() and backend not in run.rebuilt and (known := run.known(name, sizes)):
         return known
     if not (run.may_build or backend in run.rebuilt):

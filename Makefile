@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-filters bench-texts peers crash clean
+.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-filters bench-texts peers crash crash-peers clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
 	@echo "make test        install what the tests need, lint, type check, run all tests"
 	@echo "make lint        style and types only"
 	@echo "make crash       the long crash tests: 2,000 kills, every image of a power cut, 400 real cuts (about an hour)"
+	@echo "make crash-peers the same power cuts for NoPokeDB and for other databases (as root; CUTS=20: half an hour)"
 	@echo "make bench-seed  the benchmark table of README.md (about ten minutes, an idle machine)"
 	@echo "make bench-filters  filters, text and hybrid search beside other databases (about 20 minutes; QUICK=1: two)"
 	@echo "make bench       search, ingestion, memory and scaling beside every peer (hours for all sizes; QUICK=1: minutes)"
@@ -63,6 +64,12 @@ crash: system-deps $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m crash
 	PYTHONPATH=tests $(BIN)/python -m crash.power ext4 200
 	PYTHONPATH=tests $(BIN)/python -m crash.power xfs 200
+
+# One run of one script over all databases; the table is printed and left in build/peers-report.txt.
+CUTS ?= 20
+
+crash-peers: system-deps $(VENV)/.installed-test peers
+	PYTHONPATH=tests $(BIN)/python -m crash.peers --cuts $(CUTS)
 
 bench-seed: $(VENV)/.installed-bench
 	$(BIN)/python -m bench.seed --fresh

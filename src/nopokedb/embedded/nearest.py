@@ -34,6 +34,7 @@ from nopokedb.embedded.search.exact import (
     rounding_slack,
 )
 from nopokedb.embedded.search.segments import Segment
+from nopokedb.embedded.search.threads import usable_threads
 from nopokedb.embedded.snapshot import Snapshot
 
 _EXACT_ROWS = 2_048
@@ -65,7 +66,7 @@ def nearest_rows(
     prepared = prepare_queries(space, queries)
     found = _Candidates(space, snapshot, allowed, prepared, k, ef, recall, record)
     threads = faiss.omp_get_max_threads()
-    wanted = _CPU_COUNT if all_cores and len(queries) > 1 else 1
+    wanted = usable_threads(_CPU_COUNT) if all_cores and len(queries) > 1 else 1
     if threads != wanted:
         faiss.omp_set_num_threads(wanted)
     try:

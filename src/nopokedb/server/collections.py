@@ -323,7 +323,7 @@ def memory_of(db: NoPokeDB) -> int:
         stats = db.stats()
     except (RuntimeError, OSError):  # closed or damaged meanwhile: whoever uses it will be told
         return 0
-    return stats.cache_bytes + sum(segment.size_bytes for segment in stats.segments)
+    return stats.cache_bytes + stats.index_memory_bytes + stats.tables_memory_bytes
 
 
 def free_bytes(folder: Path) -> int:

@@ -78,7 +78,7 @@ class _OfCollections(Collector):
                 "records": stats.count,
                 "segments": len(stats.segments),
                 "tail_rows": stats.tail_count,
-                "index_memory_bytes": sum(segment.size_bytes for segment in stats.segments),
+                "index_memory_bytes": stats.index_memory_bytes,
                 "cache_bytes": stats.cache_bytes,
                 "disk_bytes": stats.disk_bytes,
                 "log_bytes": stats.log_bytes,

@@ -47,7 +47,7 @@ _ROUNDS = 8
 """After so many cuts the next folder is a new one, so that creation is cut too."""
 _MOST_LINES = 120
 _DELAY_S = 0.004
-_LIMIT_S = 120.0
+_LIMIT_S = 600.0
 _PROBE = (5, 25)
 """Batches written while syncs are counted: the difference leaves out those of opening."""
 _SYNCS = re.compile(r"(fsync|fdatasync|syncfs)\(|msync\(.*MS_SYNC")

@@ -50,13 +50,15 @@ FORBIDDEN = [
     ("nopokedb.errors", "nopokedb.", "errors stand alone"),
     ("nopokedb", "bench", "the package stands alone"),
     ("nopokedb.embedded", "nopokedb.cli", "the library works without the command line"),
+    ("nopokedb.embedded", "nopokedb.server", "the library works without the server"),
     ("nopokedb.embedded", "nopokedb.maintenance", "engines stand below what opens folders"),
     ("nopokedb.embedded", "nopokedb.legacy", "the original's files are read above the engine"),
     ("nopokedb.legacy", "hnswlib", "foreign index files are never loaded by native code"),
     ("nopokedb", "pickle", "stored bytes are never executed"),
     ("nopokedb", "marshal", "stored bytes are never executed"),
     ("nopokedb", "urllib.request", "nothing is fetched"),
-    ("nopokedb", "socket", "nothing is fetched"),
+    ("nopokedb.embedded", "socket", "nothing is fetched"),
+    ("nopokedb.cli", "socket", "nothing is fetched"),
 ]
 
 

@@ -71,6 +71,8 @@ class Query:
     group_size: int = 0
     """0: hits are not grouped."""
     highlight: bool = False
+    all_cores: bool = True
+    """Several vectors are searched on all cores; False: on the calling thread, since others use the cores."""
 
     @property
     def plain(self) -> bool:
@@ -164,6 +166,14 @@ class Stats:
     """Seconds since the last checkpoint; None before the first."""
     lock_holder: int | None = None
     """Process id of the writer, None where nobody has the folder open for writing."""
+    sync_count: int = 0
+    """Syncs of the operation log since this handle was opened. A group of batches shares one."""
+    sync_seconds: float = 0.0
+    """Seconds that these took."""
+    cache_hits: int = 0
+    """Records of answers that were in memory, approximately; since the last compaction."""
+    cache_misses: int = 0
+    """Those that had to be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,11 @@ from nopokedb.cli.get import get
 from nopokedb.cli.import_file import import_
 from nopokedb.cli.import_legacy import import_legacy
 from nopokedb.cli.info import info
+from nopokedb.cli.keys import keys
 from nopokedb.cli.output import Output
 from nopokedb.cli.query import query
 from nopokedb.cli.restore import restore
+from nopokedb.cli.serve import serve
 from nopokedb.cli.snapshot import snapshot
 
 
@@ -54,8 +56,10 @@ COMMANDS: tuple[click.Command, ...] = (
     import_,
     import_legacy,
     info,
+    keys,
     query,
     restore,
+    serve,
     snapshot,
 )
 for command in COMMANDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nopokedb import errors
+from nopokedb.server import refusals
 
 OK = 0
 PROBLEMS = 1
@@ -45,6 +46,8 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NeedsReopenError, RECOVERY),
     (errors.ClosedError, RECOVERY),
     (errors.ForkedHandleError, RECOVERY),
+    (refusals.NoSuchThingError, NOT_FOUND),
+    (refusals.Refusal, USAGE),
     (ImportError, USAGE),  # an extra is missing; the message names it
     (KeyboardInterrupt, INTERRUPTED),
     (OSError, SYSTEM),

@@ -367,9 +367,12 @@ class EmbeddedEngine(GoingBack):
         fields = self._read(lambda reads, _: reads.reader.fields())
         if self._follower is not None:
             notes += self._follower.notes
-            return stats_of(self.folder, self._manifest(), self.snapshot(), notes, fields, caches, None)
-        notes += self._upkeep.notes
-        return stats_of(self.folder, self._manifest(), self.snapshot(), notes, fields, caches, self._upkeep)
+            found = stats_of(self.folder, self._manifest(), self.snapshot(), notes, fields, caches, None)
+        else:
+            notes += self._upkeep.notes
+            found = stats_of(self.folder, self._manifest(), self.snapshot(), notes, fields, caches, self._upkeep)
+            found = replace(found, sync_count=self._writes.sync_count, sync_seconds=self._writes.sync_seconds)
+        return replace(found, cache_hits=self._reads.cache.hits, cache_misses=self._reads.cache.misses)
 
     def _manifest(self) -> Manifest:
         return self._follower.manifest if self._follower is not None else self._upkeep.manifest

@@ -57,13 +57,16 @@ def nearest_rows(
     ef: int | None,
     recall: float = GOAL,
     record: Recorder | None = None,
+    *,
+    all_cores: bool = True,
 ) -> list[Rows]:
     """Per query the allowed rows with the k smallest float32 keys, and those that float32 cannot tell from them. A
-    given `ef` is the length of the lists, exactly; else they are as long as the recall asks for."""
+    given `ef` is the length of the lists, exactly; else they are as long as the recall asks for. Several queries are
+    searched on all cores, unless the caller uses the others itself."""
     prepared = prepare_queries(space, queries)
     found = _Candidates(space, snapshot, allowed, prepared, k, ef, recall, record)
     threads = faiss.omp_get_max_threads()
-    wanted = 1 if len(queries) == 1 else usable_threads(_CPU_COUNT)
+    wanted = usable_threads(_CPU_COUNT) if all_cores and len(queries) > 1 else 1
     if threads != wanted:
         faiss.omp_set_num_threads(wanted)
     try:

@@ -45,6 +45,8 @@ class RecordCache:
         self._stored: dict[int, Stored] = {}
         self._lock = threading.Lock()
         self.size_bytes = 0
+        self.hits = self.misses = 0
+        """Versions that were found here, and that were not. Not exact: threads may lose a count."""
 
     def fetch(self, labels: list[int], reader: MetadataReader) -> list[Stored]:
         """The versions with these labels, in order."""
@@ -52,10 +54,13 @@ class RecordCache:
         found = [stored.get(label) for label in labels]
         if None in found:
             missing = [label for label, item in zip(labels, found, strict=True) if item is None]
+            self.misses += len(missing)
+            self.hits += len(labels) - len(missing)
             fetched = reader.fetch_all(missing)
             self._keep(fetched)
             rest = iter(fetched)
             return [item or next(rest) for item in found]
+        self.hits += len(labels)
         return found  # type: ignore[return-value]
 
     def _keep(self, fetched: list[Stored]) -> None:
@@ -97,7 +102,17 @@ class ReadPath:
         """Hits of each vector, best first, of a query that asks for nothing else."""
         assert query.vectors is not None
         allowed = self.allowed(snapshot, query.where, record)
-        found = nearest_rows(self.space, snapshot, allowed, query.vectors, query.k, query.ef, query.recall, record)
+        found = nearest_rows(
+            self.space,
+            snapshot,
+            allowed,
+            query.vectors,
+            query.k,
+            query.ef,
+            query.recall,
+            record,
+            all_cores=query.all_cores,
+        )
         return [
             self._hits(snapshot, vector, rows, query, record) for vector, rows in zip(query.vectors, found, strict=True)
         ]

@@ -15,6 +15,7 @@ the kernel may have dropped the pages that it then reports as clean. What had be
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -55,6 +56,8 @@ class WritePath:
         self.snapshot = snapshot
         """The published state. Readers take this attribute once per call. Its store is the current generation."""
         self.failure: BaseException | None = None
+        self.sync_count, self.sync_seconds = 0, 0.0
+        """Syncs of the log so far, and how long they took; changed by leaders only."""
         self._dim = dim
         self._resolver = Resolver(store.generation, dim, store.reader)
         self._durable = durable
@@ -220,7 +223,10 @@ class WritePath:
         if not frames:
             return
         if self._durable:
+            began = time.perf_counter()
             self.log.sync(frames[-1].lsn)  # THE commit point
+            self.sync_count += 1
+            self.sync_seconds += time.perf_counter() - began
         with self._publishing:
             self.snapshot = self.snapshot.store.apply(self.snapshot, frames)  # the visibility point
         self._on_publish(self.snapshot)

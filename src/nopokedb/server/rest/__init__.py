@@ -1,0 +1,1 @@
+"""REST: from HTTP to operations and back."""

@@ -4,15 +4,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format system-deps bench-seed bench-smoke bench-filters bench-texts peers crash clean
+.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-filters bench-texts peers crash crash-peers clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
 	@echo "make test        install what the tests need, lint, type check, run all tests"
 	@echo "make lint        style and types only"
 	@echo "make crash       the long crash tests: 2,000 kills, every image of a power cut, 400 real cuts (about an hour)"
+	@echo "make crash-peers the same power cuts for NoPokeDB and for other databases (as root; CUTS=20: half an hour)"
 	@echo "make bench-seed  the benchmark table of README.md (about ten minutes, an idle machine)"
 	@echo "make bench-filters  filters, text and hybrid search beside other databases (about 20 minutes; QUICK=1: two)"
+	@echo "make bench       search, ingestion, memory and scaling beside every peer (hours for all sizes; QUICK=1: minutes)"
+	@echo "make bench-prepare  only build the databases of make bench, which a busy machine can do"
 	@echo "make peers       install those other databases into .venv-peers"
 
 $(BIN)/python:
@@ -42,8 +45,9 @@ system-deps:
 		echo "$(PYTHON) cannot make environments: install its venv module (Debian: python3-venv)"; exit 1; \
 	else echo "some crash tests will be skipped, for want of:$$tools"; fi
 
+# On all cores; `python -m pytest FILE` runs one after the other.
 test: system-deps $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -61,13 +65,19 @@ crash: system-deps $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m crash.power ext4 200
 	PYTHONPATH=tests $(BIN)/python -m crash.power xfs 200
 
+# One run of one script over all databases; the table is printed and left in build/peers-report.txt.
+CUTS ?= 20
+
+crash-peers: system-deps $(VENV)/.installed-test peers
+	PYTHONPATH=tests $(BIN)/python -m crash.peers --cuts $(CUTS)
+
 bench-seed: $(VENV)/.installed-bench
 	$(BIN)/python -m bench.seed --fresh
 
 bench-smoke: $(VENV)/.installed-bench
 	$(BIN)/python -m bench.seed --quick
 
-# Embedded databases with filters, in an environment of their own: their dependencies are none of this project's. One by
+# Embedded databases, in an environment of their own: their dependencies are none of this project's. One by
 # one, because not each has wheels for each Python; the benchmark names those that are missing.
 PEERS := .venv-peers
 
@@ -90,6 +100,13 @@ bench-texts:
 # QUICK=1 is a smoke test; ARGS goes to the program: make bench-filters ARGS="--skip large"
 bench-filters: $(VENV)/.installed-bench peers $(if $(QUICK),,bench-texts)
 	$(BIN)/python -m bench.filters $(if $(QUICK),--quick) $(ARGS)
+
+# Databases are built first, one after the other, then asked in turn. ARGS as above: make bench ARGS="--only search-100k"
+bench: $(VENV)/.installed-bench peers $(if $(QUICK),,bench-texts)
+	$(BIN)/python -m bench.suite $(if $(QUICK),--quick) $(ARGS)
+
+bench-prepare: $(VENV)/.installed-bench peers $(if $(QUICK),,bench-texts)
+	$(BIN)/python -m bench.suite --prepare $(if $(QUICK),--quick) $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(PEERS) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

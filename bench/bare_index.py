@@ -37,7 +37,8 @@ def _segment_calls(segment: Any, vectors: Floats) -> Callable[[Floats], None]:
         _pointer(vectors[segment.start :]),
     )
 
-    def call(query: Floats) -> None:
+    # A pointer does not keep its array: without `kept` the results would be written over whatever came to lie there.
+    def call(query: Floats, kept: tuple[object, ...] = (rows, found)) -> None:
         query_pointer = _pointer(query)
         index.search_c(1, query_pointer, ef, found_pointer, row_pointer, parameters)
         _native.fvec_inner_products_by_idx(found_pointer, query_pointer, vector_pointer, row_pointer, dim, 1, ef)
@@ -51,7 +52,7 @@ def _tail_call(vectors: Floats, start: int) -> Callable[[Floats], None]:
     keys = np.empty(len(tail), np.float32)
     key_pointer, tail_pointer = _pointer(keys), _pointer(tail)
 
-    def call(query: Floats) -> None:
+    def call(query: Floats, kept: object = keys) -> None:
         _native.fvec_inner_products_ny(key_pointer, _pointer(query), tail_pointer, dim, len(tail))
 
     return call

@@ -6,12 +6,16 @@ import datetime
 import importlib
 import os
 import platform
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("nopokedb", "faiss-cpu", "hnswlib", "numpy", "apsw", "orjson", "tantivy", "wordllama")
 SYNC_COUNT = 200
+IDLE_SAMPLE_S = 1.0
+QUIET_SHARE = 0.85
+"""A machine that is less idle than this while nothing is measured disturbs what is."""
 
 
 def processor_name() -> str:
@@ -45,8 +49,7 @@ def filesystem_of(folder: Path) -> str:
 
 def syncs_per_second(folder: Path) -> float:
     """Appends of a kilobyte, each synced, that the disk takes a second: the ceiling of unshared writes."""
-    path = folder / "sync-probe"
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    descriptor, path = tempfile.mkstemp(dir=folder, prefix="sync-probe-")
     try:
         started = time.perf_counter()
         for _ in range(SYNC_COUNT):
@@ -55,7 +58,7 @@ def syncs_per_second(folder: Path) -> float:
         return SYNC_COUNT / (time.perf_counter() - started)
     finally:
         os.close(descriptor)
-        path.unlink()
+        Path(path).unlink()
 
 
 def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
@@ -67,6 +70,22 @@ def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def idle_share() -> float:
+    """Share of the processors' time that nobody used over a second in which this process sleeps; 1 where unknown."""
+
+    def ticks() -> list[int]:
+        return [int(text) for text in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+
+    try:
+        before = ticks()
+        time.sleep(IDLE_SAMPLE_S)
+        spent = [after - earlier for earlier, after in zip(before, ticks(), strict=True)]
+    except OSError:
+        return 1.0
+    idle_and_waiting = spent[3] + spent[4]
+    return idle_and_waiting / max(1, sum(spent))
 
 
 def describe(folder: Path) -> dict[str, object]:

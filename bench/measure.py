@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from bench import peers
-from bench.datasets import Dataset
+from bench.datasets import Dataset, Floats, metadata_for
 from bench.machine import versions_of
-from bench.scale import K, Scale
+from bench.peers import Layout, Peer, Setting
+from bench.scale import BATCH_SIZE, K, Scale
 
 TARGET_RECALL = 0.99
+SWEEP_EFS = (10, 20, 40, 100, 200, 400, 800)
+TABLE_EFS = (40, 100, 200)
+"""Rows of this project in the table, beside its default."""
 SHORTEST_CPU_SECONDS = 0.05
 
 
@@ -109,6 +113,30 @@ def lowest_ef(recall_at: Callable[[int], float], limit: int, target: float = TAR
     return high
 
 
+def build_of(peer: Peer, vectors: Floats, folder: Path) -> dict[str, float]:
+    """Fills a peer. `seconds` ends in the state that is then queried.
+
+    `acknowledged_seconds` ends when the last write has returned. `save_seconds` is what it takes on top to have its
+    index on disk, where its writes do not see to that.
+    """
+    metadatas = metadata_for(len(vectors))
+    batch = BATCH_SIZE if peer.is_database else len(vectors)
+    started = time.perf_counter()
+    peer.create(folder, Layout(vectors.shape[1], len(vectors), metadatas[0]))
+    for start in range(0, len(vectors), batch):
+        peer.add(start, vectors[start : start + batch], metadatas[start : start + batch])
+    acknowledged = time.perf_counter() - started
+    peer.finish()
+    seconds = time.perf_counter() - started
+    peer.save(folder)
+    saved = time.perf_counter() - started - seconds
+    return {"seconds": seconds, "acknowledged_seconds": acknowledged, "save_seconds": saved}
+
+
+def _setting(ef: int | None) -> Setting:
+    return {} if ef is None else {"ef": ef}
+
+
 def run_peer(name: str, dataset: Dataset, folder: Path, scale: Scale) -> dict[str, object]:
     """Builds the backend in `folder`; measures its default, its sweep, and the lowest ef for the target.
 
@@ -117,21 +145,21 @@ def run_peer(name: str, dataset: Dataset, folder: Path, scale: Scale) -> dict[st
     peer = peers.load(name)
     parameters = peer.parameters()
     say(f"  {name}: building {len(dataset.vectors):,} x {dataset.vectors.shape[1]}")
-    build = peer.build(dataset.vectors, folder)
-    say(f"  {name}: built in {build.seconds:.2f} s")
+    build = build_of(peer, dataset.vectors, folder)
+    say(f"  {name}: built in {build['seconds']:.2f} s")
 
     def recall_at(ef: int | None) -> float:
-        peer.set_ef(ef)
+        peer.use(_setting(ef))
         return recall_of([peer.ids(peer.query(query, dataset.k)) for query in dataset.queries], dataset)
 
-    tuned = lowest_ef(recall_at, limit=len(dataset.vectors)) if peer.sweep_efs else None
-    given = {ef for ef in (*peer.table_efs, *peer.sweep_efs, tuned) if ef is not None}
-    settings: list[int | None] = [None, *sorted(given)]
+    sweep = SWEEP_EFS if peer.largest_effort else ()
+    tuned = lowest_ef(recall_at, limit=len(dataset.vectors)) if sweep else None
+    settings: list[int | None] = [None, *sorted({*sweep, *([tuned] if tuned else [])})]
     recalls = {ef: recall_at(ef) for ef in settings}
     rounds: dict[int | None, list[Round]] = {ef: [] for ef in settings}
     for _ in range(scale.round_count):
         for ef in settings:
-            peer.set_ef(ef)
+            peer.use(_setting(ef))
             peer.query(dataset.queries[0], dataset.k)
             asked = time_round(lambda query: peer.query(query, dataset.k), dataset.queries, scale.round_s)
             rounds[ef].append(asked)
@@ -142,10 +170,10 @@ def run_peer(name: str, dataset: Dataset, folder: Path, scale: Scale) -> dict[st
     peer.close()
     return {
         "label": peer.label,
-        "build": asdict(build),
+        "build": build,
         "count": len(dataset.vectors),
         "points": [asdict(point) for point in points],
-        "table_efs": list(peer.table_efs),
+        "table_efs": [None, *(TABLE_EFS if name == peers.OURS else ())],
         "tuned_ef": tuned,
         "parameters": parameters,
         "versions": versions_of(peer.packages),

@@ -51,7 +51,7 @@ def draw(results: dict[str, Any], path: Path, scale: Scale) -> None:
     """Writes the plot as PNG. Each point is one ef; a ring marks what a backend does by default."""
     figure = Figure(figsize=(9, 5.5), dpi=150)
     axes = figure.subplots()
-    for name in peers.PEERS:
+    for name in peers.SEED_PEERS:
         if name in results:
             _draw_backend(axes, results[name], *STYLES[name], width=2.6 if name == "nopokedb" else 1.3)
     axes.axvline(TARGET_RECALL, color="#777777", linewidth=0.9, linestyle="--", label=f"recall {TARGET_RECALL}")

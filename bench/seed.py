@@ -24,7 +24,7 @@ from bench.scale import FULL, QUICK, K, Scale
 ROOT = Path(__file__).resolve().parent.parent
 ORIGINAL_FOLDER = ROOT / ".bench" / "nopokedb-0.5.1"
 ORIGINAL_REQUIREMENTS = ("nopokedb==0.5.1", "hnswlib", "numpy")
-NAMES = (*peers.PEERS, *worker.GOAL_RUNS)
+NAMES = (*peers.SEED_PEERS, *worker.GOAL_RUNS)
 
 
 @dataclass

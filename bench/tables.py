@@ -37,7 +37,7 @@ def _setting(result: dict[str, Any], point: dict[str, Any]) -> str:
 def backend_rows(results: dict[str, Any]) -> list[Row]:
     """Per backend: its default, the settings it lists, and the lowest ef that reaches the target recall."""
     rows: list[Row] = []
-    for name in peers.PEERS:
+    for name in peers.SEED_PEERS:
         if name not in results:
             continue
         result = results[name]
@@ -84,11 +84,18 @@ def _notes(results: dict[str, Any], scale: Scale) -> list[str]:
             "NoPokeDB 0.5.1 keeps its index in memory until `save`, which took "
             f"{original['build']['save_seconds']:.2f} s more and is not counted."
         )
-    for name in peers.PEERS:
+    for name in peers.SEED_PEERS:
         busiest = max((point["cores"] for point in results.get(name, {}).get("points", [])), default=0.0)
         if busiest > IDLE_CORES:
             notes.append(f"{results[name]['label']} kept up to {busiest:.2f} cores busy while it was queried.")
     return notes
+
+
+def goal_table(goals: list[Goal]) -> list[str]:
+    """One row a goal."""
+    answers = {True: "yes", False: "no", None: "-"}
+    rows = [f"| {goal.measure} | {goal.goal} | {goal.measured} | {answers[goal.reached]} |" for goal in goals]
+    return ["| measure | goal | measured | reached |", "|---|---|---|---|", *rows]
 
 
 def machine_line(machine: dict[str, Any]) -> str:
@@ -123,9 +130,7 @@ def markdown(
             for row in rows
         ]
         lines += ["", *(f"- {note}" for note in _notes(results, scale)), ""]
-    lines += ["| measure | goal | measured | reached |", "|---|---|---|---|"]
-    answers = {True: "yes", False: "no", None: "-"}
-    lines += [f"| {goal.measure} | {goal.goal} | {goal.measured} | {answers[goal.reached]} |" for goal in goals]
+    lines += goal_table(goals)
     if "bulk" in results:
         lines += ["", f"- The larger collection's vectors: {results['bulk']['recipe']}."]
     if reused:

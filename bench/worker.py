@@ -35,7 +35,7 @@ def _measure(name: str, data: Path, folder: Path, scale: Scale) -> dict[str, obj
 
         return measure_upserts(folder, scale)
     dataset = datasets.load(data)
-    if name in peers.PEERS:
+    if name in peers.SEED_PEERS:
         return run_peer(name, dataset, folder, scale)
     if name == "bulk":
         from bench.bulk import measure_bulk

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import threading
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import nopokedb
 from bench.datasets import Dataset, Floats, metadata_for
 from bench.measure import say
 from bench.scale import BATCH_SIZE, Scale
+from bench.timing import together
 
 
 def _open(folder: Path, vectors: Floats) -> nopokedb.NoPokeDB:
@@ -50,30 +50,16 @@ def _single_rate(folder: Path, vectors: Floats) -> float:
 def _threaded_rate(folder: Path, vectors: Floats, thread_count: int) -> float:
     """Calls of `add` a second, all threads together, each thread waiting for its own acknowledgements."""
     db = _open(folder, vectors)
-    gate = threading.Barrier(thread_count + 1)
-    failures: list[Exception] = []
-
-    def work(share: Floats, metadatas: list[dict[str, object]]) -> None:
-        gate.wait()
-        try:
-            for vector, metadata in zip(share, metadatas, strict=True):
-                db.add(vector, metadata)
-        except (nopokedb.NoPokeError, OSError) as error:
-            failures.append(error)
-
     shares = [vectors[number::thread_count] for number in range(thread_count)]
-    threads = [threading.Thread(target=work, args=(share, metadata_for(len(share)))) for share in shares]
-    for thread in threads:
-        thread.start()
-    gate.wait()
-    started = time.perf_counter()
-    for thread in threads:
-        thread.join()
-    rate = len(vectors) / (time.perf_counter() - started)
+    metadatas = [metadata_for(len(share)) for share in shares]
+
+    def work(number: int) -> None:
+        for vector, metadata in zip(shares[number], metadatas[number], strict=True):
+            db.add(vector, metadata)
+
+    rate = len(vectors) / together(work, thread_count)
     stored = len(db)
     db.close()
-    if failures:
-        raise failures[0]
     if stored != len(vectors):
         raise RuntimeError(f"expected {len(vectors)} records after the adds, found {stored}")
     return rate

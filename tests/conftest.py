@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from nopokedb import NoPokeDB
+from nopokedb.embedded import nearest, upkeep
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
@@ -29,6 +32,37 @@ def seed(request: pytest.FixtureRequest) -> int:
 def rng(seed: int) -> np.random.Generator:
     """NumPy's generator of this test's seed."""
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def quick_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments at sizes that a test can afford; no small one is searched exactly, and no small graph is passed over."""
+    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
+    monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
+    monkeypatch.setattr(nearest, "_EXACT_ROWS", 64)
+    monkeypatch.setattr(nearest, "_GRAPH_PLACE_COST", 1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a file system of so many MB; full before long."""
+    mounted: list[Path] = []
+
+    def mount(megabytes: int) -> Path:
+        if sys.platform != "linux" or os.geteuid() != 0:
+            pytest.skip("mounting a small file system needs root on Linux")
+        folder = tmp_path / "small"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"mounting a small file system is refused here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 import orjson
 import pytest
+from killing import run_killed_at
 from model import dump
 
 from nopokedb import (
@@ -506,35 +507,14 @@ def test_a_wrong_index_on_a_field_is_found_and_rebuilt(tmp_path: Path) -> None:
         assert db.count({"year": 2002}) == 10 and db.stats().indexed_fields == ("year", "tags")
 
 
-KILLED = """
-import os, sys
-count, limit, task = 0, int(sys.argv[1]), sys.argv[2]
+TASK = """
 import nopokedb, nopokedb.embedded.repair, nopokedb.embedded.restore
-def guard(name):
-    real = getattr(os, name)
-    def call(*args, **kwargs):
-        global count
-        count += 1
-        if count == limit:
-            os.kill(os.getpid(), 9)
-        return real(*args, **kwargs)
-    setattr(os, name, call)
-for name in ("pwrite", "fdatasync", "fsync", "unlink", "replace", "rename", "open", "mkdir", "rmdir"):
-    guard(name)
+task, path, file = sys.argv[1:]
 if task == "restore":
-    nopokedb.restore(sys.argv[4], sys.argv[3])
+    nopokedb.restore(file, path)
 else:
-    nopokedb.check(sys.argv[3], repair=True)
-print(count)
+    nopokedb.check(path, repair=True)
 """
-
-
-def run_and_kill(limit: int, task: str, path: Path, file: Path) -> int | None:
-    """Run the task in a process that is killed at its `limit`-th file operation; how many it made if it ended well."""
-    command = [sys.executable, "-c", KILLED, str(limit), task, str(path), str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, -9), done.stderr
-    return int(done.stdout.split()[-1]) if done.returncode == 0 else None
 
 
 @pytest.mark.parametrize("task", ["retire", "salvage", "restore"])
@@ -563,13 +543,13 @@ def test_a_repair_or_restore_killed_anywhere_can_be_repeated(tmp_path: Path, tas
             shutil.copytree(source, tmp_path / name)
         return tmp_path / name
 
-    whole = run_and_kill(0, task, prepared("whole"), tmp_path / "file")
+    whole = run_killed_at(0, TASK, task, prepared("whole"), tmp_path / "file")
     assert whole is not None and whole > 20
     for limit in np.random.default_rng(seed).integers(1, whole, 6).tolist():
         path = prepared(f"killed{limit}") if not (tmp_path / f"killed{limit}").exists() else None
         if path is None:
             continue
-        assert run_and_kill(limit, task, path, tmp_path / "file") is None
+        assert run_killed_at(limit, TASK, task, path, tmp_path / "file") is None
         if task == "restore" and not path.exists():
             continue
         check(path, repair=True)

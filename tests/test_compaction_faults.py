@@ -34,8 +34,9 @@ STEPS: list[Callable[[NoPokeDB], object]] = [
 
 # The parent of all attempts has loaded everything and done nothing yet, so each attempt is a fork.
 KILLED = """
-import os, shutil, signal, sys
+import os, shutil, sys
 sys.path.insert(0, sys.argv[2])
+from killing import die_at
 import nopokedb.embedded.engine
 from nopokedb import NoPokeDB
 from nopokedb.embedded import upkeep
@@ -47,23 +48,12 @@ for limit in range(1, 400):
     shutil.copytree(os.path.join(root, "db"), folder)
     pid = os.fork()
     if not pid:
-        count, real_write, real_kill = 0, os.write, os.kill
         acks = os.open(folder + ".acks", os.O_WRONLY | os.O_CREAT)
         db = NoPokeDB(path=folder)
-        def guard(name):
-            real = getattr(os, name)
-            def call(*args, **kwargs):
-                global count
-                count += 1
-                if count == limit:
-                    real_kill(os.getpid(), signal.SIGKILL)
-                return real(*args, **kwargs)
-            setattr(os, name, call)
-        for name in ("pwrite", "fdatasync", "fsync", "unlink", "replace", "rename", "open", "mkdir"):
-            guard(name)
+        die_at(limit)
         for step in STEPS:
             step(db)
-            real_write(acks, b".")
+            os.write(acks, b".")
         os._exit(0)
     _, status = os.waitpid(pid, 0)
     if not os.WIFSIGNALED(status):
@@ -181,45 +171,34 @@ def test_every_call_may_fail(
     assert went_on > 3 and ended >= 1
 
 
-def test_a_disk_that_fills_up_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_in_between(small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A real full disk in the middle of the copy (that of SQLite too) drops what was copied, and writing goes on."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root on Linux")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"mounting a small file system is refused here: {mounted.stderr.strip()}")
-    try:
-        with NoPokeDB(dim=DIM, path=folder / "db") as db:
-            fill(db)
-            db.save()
-            want = dump(db)
-            with pytest.raises(OSError, match=r"expected \d+ free bytes"):
-                (folder / "ballast").write_bytes(bytes(shutil.disk_usage(folder).free - 100_000))
-                db.compact()
-            monkeypatch.setattr(compaction, "_check_room", lambda *_: None)
-            met = set()
-            for left in range(0, 700_000, 6_000):
-                (folder / "ballast").unlink()
-                (folder / "ballast").write_bytes(bytes(max(0, shutil.disk_usage(folder).free - left)))
-                try:
-                    db.compact()
-                    break
-                except OSError as error:
-                    met.add(str(error).partition(" ")[0])
-                assert generations(folder / "db") == {1} and dump(db) == want
-                assert shutil.disk_usage(folder).free >= left - 20_000, "what was copied is gone again"
-            assert len(met) > 1, "our own writes and those of SQLite failed"
+    folder = small_disk(3)
+    with NoPokeDB(dim=DIM, path=folder / "db") as db:
+        fill(db)
+        db.save()
+        want = dump(db)
+        with pytest.raises(OSError, match=r"expected \d+ free bytes"):
+            (folder / "ballast").write_bytes(bytes(shutil.disk_usage(folder).free - 100_000))
+            db.compact()
+        monkeypatch.setattr(compaction, "_check_room", lambda *_: None)
+        met = set()
+        for left in range(0, 700_000, 6_000):
             (folder / "ballast").unlink()
-            db.add(vector_of(1, 1), id="more")
-            assert db.stats().generation == 2 and dump(db)[:-1] == want
-        with NoPokeDB(path=folder / "db") as again:
-            assert dump(again)[:-1] == want
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+            (folder / "ballast").write_bytes(bytes(max(0, shutil.disk_usage(folder).free - left)))
+            try:
+                db.compact()
+                break
+            except OSError as error:
+                met.add(str(error).partition(" ")[0])
+            assert generations(folder / "db") == {1} and dump(db) == want
+            assert shutil.disk_usage(folder).free >= left - 20_000, "what was copied is gone again"
+        assert len(met) > 1, "our own writes and those of SQLite failed"
+        (folder / "ballast").unlink()
+        db.add(vector_of(1, 1), id="more")
+        assert db.stats().generation == 2 and dump(db)[:-1] == want
+    with NoPokeDB(path=folder / "db") as again:
+        assert dump(again)[:-1] == want
 
 
 def test_the_order_of_the_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from crash_writer import DIM, vector_of
+from killing import run_killed_at
 
 from nopokedb import NoPokeDB
 from nopokedb.embedded.storage import oplog
@@ -47,32 +48,10 @@ def run_and_kill(path: Path, seed: int, threads: int, lines: int) -> list[str]:
     return [line for line in seen if line.count(" ") >= 2]
 
 
-OPEN_AND_DIE = """
-import os, sys
-count, limit, dim = 0, int(sys.argv[2]), int(sys.argv[3]) or None
-def guard(name):
-    real = getattr(os, name)
-    def call(*args, **kwargs):
-        global count
-        count += 1
-        if count == limit:
-            os.kill(os.getpid(), 9)
-        return real(*args, **kwargs)
-    setattr(os, name, call)
-for name in ("pwrite", "fdatasync", "fsync", "unlink", "replace", "rename", "open", "mkdir"):
-    guard(name)
+OPEN = """
 from nopokedb import NoPokeDB
-NoPokeDB(dim=dim, path=sys.argv[1]).close()
+NoPokeDB(dim=int(sys.argv[2]) or None, path=sys.argv[1]).close()
 """
-
-
-def open_and_die(path: Path, limit: int, dim: int = 0) -> bool:
-    """Open and close the folder in a process that is killed at its `limit`-th file operation. True: it got to the
-    end."""
-    command = [sys.executable, "-c", OPEN_AND_DIE, str(path), str(limit), str(dim)]
-    code = subprocess.run(command, check=False).returncode
-    assert code in (0, -signal.SIGKILL)
-    return code == 0
 
 
 Batch = tuple[str, dict[int, int]]
@@ -149,7 +128,7 @@ def test_recovery_may_be_killed_too(tmp_path: Path, seed: int) -> None:
     for limit in range(1, 400):
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         shutil.copytree(tmp_path / "db", tmp_path / "copy")
-        finished = open_and_die(tmp_path / "copy", limit)
+        finished = run_killed_at(limit, OPEN, tmp_path / "copy", 0) is not None
         with NoPokeDB(path=tmp_path / "copy") as db:
             check(db, lines, {}, 2)
         if finished:
@@ -240,7 +219,7 @@ def test_an_unfinished_creation_is_finished(tmp_path: Path) -> None:
     """A creation killed at any file operation leaves a folder that the next open creates; no data can be in it."""
     for limit in range(1, 200):
         path = tmp_path / str(limit)
-        finished = open_and_die(path, limit, dim=3)
+        finished = run_killed_at(limit, OPEN, path, 3) is not None
         with NoPokeDB(dim=3, path=path) as db:
             db.add([1, 2, 3])
         with NoPokeDB(path=path) as db:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from sealing import wait_sealed
 
 from nopokedb import InvalidInputError, NoPokeDB, Plan
-from nopokedb.embedded import nearest, upkeep
+from nopokedb.embedded import nearest
 from nopokedb.embedded.storage import metadata
 from nopokedb.question import Asker
 
@@ -21,21 +20,13 @@ DIM = 32
 COUNT = 3000
 
 
+pytestmark = pytest.mark.usefixtures("quick_sealing")
+
+
 @pytest.fixture(autouse=True)
-def quick_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments at sizes that a test can afford; small ones use their index, and few records an index on a field."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
-    monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
-    monkeypatch.setattr(nearest, "_EXACT_ROWS", 64)
-    monkeypatch.setattr(nearest, "_GRAPH_PLACE_COST", 1)
+def quick_indexing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few records are enough for an index on a field to be used."""
     monkeypatch.setattr(metadata, "_SCAN_LABELS", 16)
-
-
-def wait_sealed(db: NoPokeDB) -> None:
-    deadline = time.monotonic() + 120
-    while db.stats().sealing:
-        assert time.monotonic() < deadline, "sealing does not end"
-        threading.Event().wait(0.01)  # lets the upkeep thread work
 
 
 @pytest.fixture

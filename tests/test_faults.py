@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -242,28 +241,13 @@ def test_a_users_own_files_are_never_taken_for_leftovers(tmp_path: Path) -> None
     assert all(path.read_text() == "mine" for path in mine)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB, full before long."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root on Linux")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"mounting a small file system is refused here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk(small_disk: Callable[[int], Path], tmp_path: Path) -> None:
     """A real full disk: the batch is not acknowledged, the handle reads on but writes no more, and once there is room
     everything acknowledged is found."""
-    ballast = small_disk / "ballast"
+    disk = small_disk(2)
+    ballast = disk / "ballast"
     ballast.write_bytes(b"x" * 600_000)
-    db = NoPokeDB(dim=DIM, path=small_disk / "db")
+    db = NoPokeDB(dim=DIM, path=disk / "db")
     acknowledged = 0
     with pytest.raises(OSError, match=r"No space left|could not use|full"):
         for first in range(0, 100_000, 500):
@@ -275,7 +259,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
         db.delete(0)
     db.close()
     ballast.unlink()
-    shutil.copytree(small_disk / "db", tmp_path / "roomy")
+    shutil.copytree(disk / "db", tmp_path / "roomy")
     with NoPokeDB(path=tmp_path / "roomy") as again:
         assert ids_of(again)[:acknowledged] == list(range(acknowledged))
         assert len(again) in (acknowledged, acknowledged + 500)

@@ -9,29 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sealing import wait_sealed
 
 from nopokedb import F, NoPokeDB
-from nopokedb.embedded import nearest, upkeep
+from nopokedb.embedded import upkeep
 
 DIM = 64
 COUNT = 20_000
 GOAL = 0.99
 
 
-@pytest.fixture(autouse=True)
-def quick_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments at sizes that a test can afford; small segments use their index."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
-    monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
-    monkeypatch.setattr(nearest, "_EXACT_ROWS", 64)
-    monkeypatch.setattr(nearest, "_GRAPH_PLACE_COST", 1)
-
-
-def wait_sealed(db: NoPokeDB) -> None:
-    deadline = time.monotonic() + 120
-    while db.stats().sealing:
-        assert time.monotonic() < deadline, "sealing does not end"
-        threading.Event().wait(0.01)  # lets the upkeep thread work
+pytestmark = pytest.mark.usefixtures("quick_sealing")
 
 
 def embeddings(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import google_crc32c
 import numpy as np
 import orjson
 import pytest
+from sealing import wait_sealed
 
 from nopokedb import InvalidInputError, InvalidVectorError, NoPokeDB, Recall
 from nopokedb.embedded import nearest, upkeep
@@ -26,20 +27,7 @@ TARGETS = (0.8, 0.9, 0.95, 0.99, 1.0)
 Make = Callable[[np.random.Generator, int, int], np.ndarray]
 
 
-@pytest.fixture(autouse=True)
-def quick_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments at sizes that a test can afford; no small segment is searched exactly, no small graph is passed over."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
-    monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
-    monkeypatch.setattr(nearest, "_EXACT_ROWS", 64)
-    monkeypatch.setattr(nearest, "_GRAPH_PLACE_COST", 1)
-
-
-def wait_sealed(db: NoPokeDB) -> None:
-    deadline = time.monotonic() + 120
-    while db.stats().sealing:
-        assert time.monotonic() < deadline, "sealing does not end"
-        threading.Event().wait(0.01)  # lets the upkeep thread work
+pytestmark = pytest.mark.usefixtures("quick_sealing")
 
 
 def gaussian(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sealing import wait_sealed
 
 from nopokedb import NoPokeDB
-from nopokedb.embedded import nearest, upkeep
 
 GOAL = 0.99
 
 
-@pytest.fixture(autouse=True)
-def quick_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments and indexes at sizes that a test can afford; small segments use their index."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
-    monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
-    monkeypatch.setattr(nearest, "_EXACT_ROWS", 64)
-    monkeypatch.setattr(nearest, "_GRAPH_PLACE_COST", 1)
-
-
-def wait_sealed(db: NoPokeDB) -> None:
-    """Return when nothing is being sealed or due."""
-    deadline = time.monotonic() + 120
-    while db.stats().sealing:
-        assert time.monotonic() < deadline, "sealing does not end"
-        threading.Event().wait(0.01)  # lets the upkeep thread work
+pytestmark = pytest.mark.usefixtures("quick_sealing")
 
 
 def truth_of(space: str, vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:

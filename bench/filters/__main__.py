@@ -7,19 +7,18 @@ finished at the same sizes is reused unless `--fresh` says otherwise, so an inte
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench import machine
+from bench.conversation import ROOT
 from bench.filters import goals, parts, report
-from bench.filters.conversation import ROOT
 from bench.filters.parts import PARTS
 from bench.filters.run import Run
 from bench.filters.scale import FULL, QUICK, Scale
-from bench.measure import say
-from bench.peers.filtering import FILTER_PEERS
+from bench.peers import FILTER_PEERS
+from bench.report import markdown, write
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -30,7 +29,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fresh", nargs="*", choices=PARTS, metavar="PART", help="run again (without names: all)")
     parser.add_argument("--rebuild", action="store_true", help="with --fresh: build the peers' databases again, too")
     parser.add_argument("--report", action="store_true", help="run nothing, report what there is")
-    parser.add_argument("--backends", nargs="+", choices=FILTER_PEERS, default=list(FILTER_PEERS), metavar="NAME")
+    parser.add_argument("--backends", nargs="+", choices=FILTER_PEERS, default=FILTER_PEERS, metavar="NAME")
     parser.add_argument("--peers-python", type=Path, default=ROOT / ".venv-peers" / "bin" / "python")
     for name, kind, what in (
         ("count", int, "records that all databases filter"),
@@ -70,21 +69,11 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.report:
         for name in wanted:
             parts.run_part(name, run)
-    results = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "runs").glob("*.json"))}
+    results = run.results()
     outcomes = goals.compare(results)
-    text = report.markdown(results, outcomes, facts, run.missing, arguments.quick)
-    plots = report.draw(results, folder)
-    summary = {
-        "machine": facts,
-        "scale": asdict(run.scale),
-        "runs": results,
-        "missing": run.missing,
-        "goals": [asdict(goal) for goal in outcomes],
-    }
-    (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (folder / "report.md").write_text(text)
-    print(text)
-    say(f"wrote {', '.join(str(path) for path in (folder / 'results.json', folder / 'report.md', *plots))}")
+    body, title = report.tables(results), "Filters, full text and hybrid search"
+    text = markdown(title, facts, arguments.quick, outcomes, body, run.missing)
+    write(run, facts, asdict(run.scale), outcomes, text, report.draw(results, folder))
     return 1 if run.failed else 0
 
 

@@ -10,19 +10,20 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from bench import peers
+from bench.conversation import serve
 from bench.filters import dataset
-from bench.filters.cases import Case, Truth, score_answer
-from bench.filters.conversation import serve
-from bench.filters.scale import TARGET_RECALL, K
-from bench.filters.timing import FEWEST, stretch
+from bench.filters.cases import Case, Truth
+from bench.filters.scale import TARGET_RECALL
 from bench.machine import versions_of
-from bench.peers import filtering
-from bench.peers.filtering import Setting
+from bench.peers import FilterPeer, Layout, Setting
+from bench.scale import BATCH_SIZE, K
+from bench.scoring import score_answer
+from bench.timing import FEWEST, stretch
 
 WARM_UP = 3
 
@@ -31,28 +32,39 @@ class Child:
     """One database and the data set it holds."""
 
     def __init__(self, name: str, data: Path, folder: Path) -> None:
-        self._peer = filtering.load(name)
+        self._peer = cast(FilterPeer, peers.load(name))
         self._data = dataset.read(data)
         self._folder = folder
         self._numbers: dict[str, Iterator[int]] = {case.name: itertools.count(1) for case in self._data.cases}
 
     def build(self) -> dict[str, Any]:
         """Stores everything and reports how long it took."""
-        built = self._peer.build(self._data.vectors, self._data.metadatas(), self._data.indexed, self._folder)
+        metadatas = self._data.metadatas()
+        vectors = self._data.vectors
+        started = time.perf_counter()
+        layout = Layout(vectors.shape[1], len(vectors), metadatas[0], tuple(self._data.indexed))
+        self._peer.create(self._folder, layout)
+        for start in range(0, len(vectors), BATCH_SIZE):
+            self._peer.add(start, vectors[start : start + BATCH_SIZE], metadatas[start : start + BATCH_SIZE])
+        written = time.perf_counter() - started
+        self._peer.finish()
+        seconds = time.perf_counter() - started
         return {
             "label": self._peer.label,
             "syncs": self._peer.syncs,
             "parameters": self._peer.parameters(),
             "versions": versions_of(self._peer.packages),
             "disk_bytes": sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file()),
-            **asdict(built),
+            "written_s": written,
+            "seconds": seconds,
         }
 
     def open(self) -> None:
         """Opens what was built before and asks a few queries, so that what is read on first use is there."""
         self._peer.open(self._folder)
+        self._peer.use(self._peer.filter_settings[-1])
         for query in self._data.queries[:FEWEST]:
-            self._peer.query(query, K, None, self._peer.settings[-1])
+            self._peer.query(query, K)
 
     def _pass(
         self, case: Case, truth: Truth, setting: Setting, seconds: float, gives_up: bool = True
@@ -64,14 +76,15 @@ class Child:
         allowed = (1 - TARGET_RECALL) * truth.nearest.size
         mask = case.filter.mask(self._data.columns) if case.filter else None
         condition = self._peer.native(case.filter_of(0))
-        self._peer.query(self._data.queries[truth.queries[0]], K, condition, setting)
+        self._peer.use(setting)
+        self._peer.query(self._data.queries[truth.queries[0]], K, condition)
         started = time.perf_counter()
         right = possible = wrong = 0
         latencies: list[float] = []
         for number, nearest, worst in zip(truth.queries, truth.nearest, truth.worst, strict=True):
             query = self._data.queries[number]
             before = time.perf_counter()
-            answer = self._peer.query(query, K, condition, setting)
+            answer = self._peer.query(query, K, condition)
             latencies.append(time.perf_counter() - before)
             found, broken = score_answer(
                 self._peer.ids(answer), query, float(worst), len(nearest), self._data.vectors, mask
@@ -93,7 +106,7 @@ class Child:
         """The fastest setting that reaches the target, or the one of the highest recall; and all that was tried."""
         found, truth = self._data.case(case)
         tried: list[dict[str, Any]] = []
-        for setting in self._peer.settings:
+        for setting in self._peer.filter_settings:
             tried.append(self._pass(found, truth, setting, seconds))
             if tried[-1]["recall"] >= TARGET_RECALL:
                 break
@@ -110,13 +123,14 @@ class Child:
         found, truth = self._data.case(case)
         numbers = self._numbers[case]
         fixed = self._peer.native(found.filter)
+        self._peer.use(setting)
         for row in truth.queries[:WARM_UP]:
-            self._peer.query(self._data.queries[row], K, fixed, setting)
+            self._peer.query(self._data.queries[row], K, fixed)
 
         def question(number: int) -> Callable[[], object]:
             condition = self._peer.native(found.filter_of(next(numbers))) if found.changes else fixed
             query = self._data.queries[truth.queries[number % len(truth.queries)]]
-            return partial(self._peer.query, query, K, condition, setting)
+            return partial(self._peer.query, query, K, condition)
 
         return stretch(question, seconds)
 
@@ -130,4 +144,4 @@ class Child:
 
 
 if __name__ == "__main__":
-    serve(Child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])).actions())
+    serve(lambda: Child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])).actions())

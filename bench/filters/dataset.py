@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import real
 from bench.datasets import Floats
 from bench.filters import cases as filters
 from bench.filters import records
@@ -50,7 +51,7 @@ def make(corpus_folder: Path, folder: Path, count: int, query_count: int) -> Non
     """Writes the data set into `folder`, unless it is there."""
     if (folder / "facts.json").exists():
         return
-    made = records.load(corpus_folder, count, query_count)
+    made = real.load(corpus_folder, count, query_count)
     say(f"exact answers for {count:,} records")
     columns = records.columns_for(made.vectors)
     truths = filters.truths(filters.make_cases(), made.vectors, made.queries, columns)

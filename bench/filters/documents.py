@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import debian
+from bench import debian, real
 from bench.datasets import Floats
 from bench.filters import records
 
@@ -38,7 +38,7 @@ def make(corpus_folder: Path, folder: Path, count: int) -> None:
     """Writes the documents into `folder`, unless they are there. RuntimeError where Debian's apt is not to be had."""
     if (folder / "texts.txt").exists():
         return
-    corpus = records.load_corpus(corpus_folder)
+    corpus = real.load_corpus(corpus_folder)
     packages = debian.packages(corpus_folder / "debian")
     if not packages:
         raise RuntimeError("no package descriptions: this part needs Debian's apt")
@@ -47,8 +47,8 @@ def make(corpus_folder: Path, folder: Path, count: int) -> None:
     rng.shuffle(texts)
     queries = rng.sample(sorted({package.short for package in packages}), QUERY_COUNT)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "vectors.npy", records.embed_cached(corpus_folder, "documents", texts))
-    np.save(folder / "query-vectors.npy", records.embed_cached(corpus_folder, "shorts", queries))
+    np.save(folder / "vectors.npy", real.embed_cached(corpus_folder, "documents", texts))
+    np.save(folder / "query-vectors.npy", real.embed_cached(corpus_folder, "shorts", queries))
     (folder / "queries.txt").write_text("\n".join(queries))
     (folder / "texts.txt").write_text("\n".join(texts))  # last: the others are whole
 

@@ -16,14 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.conversation import serve
 from bench.datasets import Floats
 from bench.filters import dataset
-from bench.filters.conversation import serve
 from bench.filters.records import NUMBER_RANGE
-from bench.filters.scale import K, Scale
-from bench.filters.timing import timed_us
+from bench.filters.scale import Scale
 from bench.measure import say
-from bench.peers.nopokedb_ours_filters import settle
+from bench.peers.nopokedb_ours import settle
+from bench.scale import K
+from bench.timing import timed_us
 from nopokedb import NoPokeDB
 
 UNINDEXED = ("plain_number", "plain_group")
@@ -93,4 +94,4 @@ def measure(data: Path, folder: Path, scale: Scale) -> dict[str, Any]:
 
 if __name__ == "__main__":
     DATA, FOLDER, _, SCALE = sys.argv[1:]
-    serve({"measure": lambda: measure(Path(DATA), Path(FOLDER), Scale(**json.loads(SCALE)))})
+    serve(lambda: {"measure": lambda: measure(Path(DATA), Path(FOLDER), Scale(**json.loads(SCALE)))})

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.filters.scale import TARGET_RECALL
 from bench.goals import Goal
-from bench.peers.filtering import OURS
+from bench.peers import OURS
 
 Results = dict[str, Any]
 

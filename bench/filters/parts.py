@@ -11,22 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.conversation import ChildError, Conversation
 from bench.filters import dataset, documents
 from bench.filters.cases import make_cases
-from bench.filters.conversation import ChildError, Conversation
-from bench.filters.run import Result, Run, medians, opened, side_by_side
+from bench.filters.run import Run
 from bench.filters.text import KINDS
 from bench.measure import say
-from bench.peers.filtering import OURS
+from bench.peers import OURS
 from bench.peers.texting import TEXT_PEERS
+from bench.run import Result, medians, opened, side_by_side
 
 CHILD = "bench.filters.child"
 TEXT_CHILD = "bench.filters.text"
-
-
-def _timing(run: Run) -> dict[str, Any]:
-    """What changes the rounds without changing a stored database."""
-    return {"round_count": run.scale.round_count, "round_s": run.scale.round_s}
 
 
 def _prepare(
@@ -72,7 +68,7 @@ def _filter_database(run: Run, part: str, backend: str, count: int) -> Result | 
 def _filters(run: Run, part: str, backends: tuple[str, ...], count: int) -> None:
     """Prepares each backend, then asks all of them in turn, round by round."""
     prepared = {name: found for name in backends if (found := _filter_database(run, part, name, count))}
-    sizes = {"count": count, "backends": sorted(prepared), "query_count": run.scale.query_count, **_timing(run)}
+    sizes = {"count": count, "backends": sorted(prepared), "query_count": run.scale.query_count, **run.timing()}
     if not prepared or (part not in run.fresh and run.known(part, sizes)):
         return
     started = time.perf_counter()
@@ -82,15 +78,17 @@ def _filters(run: Run, part: str, backends: tuple[str, ...], count: int) -> None
         opened(run, part, children)
 
         def arguments(name: str, case: str) -> dict[str, Any]:
-            return {"case": case, "setting": prepared[name]["tuned"][case]["setting"]}
+            setting = prepared[name]["tuned"][case]["setting"]
+            return {"case": case, "setting": setting, "seconds": run.scale.round_s}
 
-        rounds = side_by_side(run, part, children, [case.name for case in make_cases()], arguments)
+        cases = [case.name for case in make_cases()]
+        rounds = side_by_side(run, part, children, cases, arguments, run.scale.round_count)
     finally:
         for child in children.values():
             child.end()
     measured = {name: {**prepared[name], "timed": medians(each), "rounds": each} for name, each in rounds.items()}
-    cases = [{"name": case.name, "kind": case.kind, "percent": case.percent} for case in make_cases()]
-    run.keep(part, sizes, {"count": count, "cases": cases, "backends": measured}, started)
+    described = [{"name": case.name, "kind": case.kind, "percent": case.percent} for case in make_cases()]
+    run.keep(part, sizes, {"count": count, "cases": described, "backends": measured}, started)
 
 
 def _text_database(run: Run, backend: str) -> Result | None:
@@ -117,7 +115,7 @@ def _text(run: Run) -> None:
     part, count = "text", run.scale.document_count
     backends = [name for name in run.backends if name in TEXT_PEERS]
     prepared = {name: found for name in backends if (found := _text_database(run, name))}
-    sizes = {"count": count, "backends": sorted(prepared), "added_count": run.scale.added_count, **_timing(run)}
+    sizes = {"count": count, "backends": sorted(prepared), "added_count": run.scale.added_count, **run.timing()}
     if not prepared or (part not in run.fresh and run.known(part, sizes)):
         return
     started = time.perf_counter()
@@ -126,7 +124,9 @@ def _text(run: Run) -> None:
     fresh: dict[str, float] = {}
     try:
         found = opened(run, part, children)
-        rounds = side_by_side(run, part, children, list(KINDS), lambda _, kind: {"kind": kind})
+        seconds = run.scale.round_s
+        asked = lambda _, kind: {"kind": kind, "seconds": seconds}  # noqa: E731
+        rounds = side_by_side(run, part, children, list(KINDS), asked, run.scale.round_count)
         if OURS in rounds:
             fresh = children[OURS].ask("fresh", count=run.scale.added_count)
     except ChildError as error:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import debian, retrieval
+from bench import debian, real, retrieval
+from bench.conversation import serve
 from bench.datasets import Floats
-from bench.filters import records
-from bench.filters.conversation import serve
-from bench.filters.scale import BATCH_SIZE, K, Scale
+from bench.filters.scale import Scale
 from bench.measure import say
-from bench.peers.nopokedb_ours_filters import settle
+from bench.peers.nopokedb_ours import settle
+from bench.scale import BATCH_SIZE, K
 from nopokedb import NoPokeDB
 
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -39,7 +39,7 @@ def _ways(db: Any) -> dict[str, Ask]:
 
 def measure(corpus: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     """The figures of each way, and what the set is like."""
-    records.load_corpus(corpus)  # fetches the descriptions on first need
+    real.load_corpus(corpus)  # fetches the descriptions on first need
     relevance = retrieval.make(debian.packages(corpus / "debian"), scale.relevance_count)
     if not relevance.documents:
         raise RuntimeError("no package descriptions: this part needs Debian's apt")
@@ -48,8 +48,8 @@ def measure(corpus: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     if scale.relevance_count < len(documents) // 100:
         documents, answers = [documents[row] for row in answers], list(range(len(answers)))
     say(f"  {len(documents):,} documents, {len(relevance.queries):,} queries")
-    vectors = records.embed_cached(corpus, "relevance", documents)
-    query_vectors = records.embed_cached(corpus, "relevance-queries", relevance.queries)
+    vectors = real.embed_cached(corpus, "relevance", documents)
+    query_vectors = real.embed_cached(corpus, "relevance-queries", relevance.queries)
     found: dict[str, dict[str, float]] = {}
     with NoPokeDB(vectors.shape[1], path=folder, space="cosine") as db:
         for start in range(0, len(documents), BATCH_SIZE):
@@ -72,4 +72,4 @@ def measure(corpus: Path, folder: Path, scale: Scale) -> dict[str, Any]:
 
 if __name__ == "__main__":
     CORPUS, FOLDER, SCALE = sys.argv[1:]
-    serve({"measure": lambda: measure(Path(CORPUS), Path(FOLDER), Scale(**json.loads(SCALE)))})
+    serve(lambda: {"measure": lambda: measure(Path(CORPUS), Path(FOLDER), Scale(**json.loads(SCALE)))})

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.filters.scale import TARGET_RECALL, K
-from bench.goals import Goal
-from bench.tables import machine_line
+from bench.filters.scale import TARGET_RECALL
+from bench.scale import K
 
 Results = dict[str, Any]
 
@@ -126,27 +125,16 @@ _TABLES: dict[str, Callable[[Results], list[str]]] = {
 }
 
 
-def markdown(
-    results: Results, goals: list[Goal], machine: dict[str, Any], missing: dict[str, str], is_quick: bool
-) -> str:
-    """Goals first, then the tables they come from, then what is missing."""
-    lines = ["## Filters, full text and hybrid search", "", machine_line(machine), ""]
-    if is_quick:
-        lines += ["**A smoke test: too small and too short to measure anything.**", ""]
-    answers = {True: "yes", False: "no", None: "-"}
-    if goals:
-        lines += ["| measure | goal | measured | reached |", "|---|---|---|---|"]
-        lines += [f"| {goal.measure} | {goal.goal} | {goal.measured} | {answers[goal.reached]} |" for goal in goals]
-        lines.append("")
+def tables(results: Results) -> list[str]:
+    """The tables of the parts that there are, and when those finished."""
+    lines = []
     for name, table in _TABLES.items():
         if name in results:
             lines += table(results[name])
     finished = {name: results[name]["finished"] for name in _TABLES if name in results}
     if finished:
         lines += ["Finished: " + ", ".join(f"{name} {when}" for name, when in finished.items()) + ".", ""]
-    if missing:
-        lines += ["Not measured:", "", *(f"- {name}: {reason}" for name, reason in missing.items()), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def draw(results: Results, folder: Path) -> list[Path]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-K = 10
-BATCH_SIZE = 1_000
 TARGET_RECALL = 0.99
 
 

@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.conversation import serve
 from bench.filters import documents
-from bench.filters.conversation import serve
 from bench.filters.documents import QUERY_COUNT
-from bench.filters.scale import K
-from bench.filters.timing import stretch
 from bench.machine import versions_of
 from bench.measure import say
 from bench.peers import texting
+from bench.scale import K
+from bench.timing import stretch
 
 # Kind of query -> has it a vector, has it a text, does only a tenth pass.
 KINDS = {
@@ -98,4 +98,4 @@ class Child:
 
 
 if __name__ == "__main__":
-    serve(Child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])).actions())
+    serve(lambda: Child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])).actions())

@@ -11,9 +11,9 @@ import pyarrow
 
 from bench.datasets import Floats
 from bench.filters.documents import Documents
-from bench.filters.scale import BATCH_SIZE
-from bench.peers.lancedb_filters import EF_CONSTRUCTION, LINKS, NAME, FilterBackend
+from bench.peers.lancedb_peer import EF_CONSTRUCTION, LINKS, NAME, Backend
 from bench.peers.texting import TextLoad
+from bench.scale import BATCH_SIZE
 
 EF, REFINE = 60, 3
 FIELDS = ["id", "title", "tenth"]
@@ -24,7 +24,7 @@ class TextBackend:
 
     label = "LanceDB"
     packages: tuple[str, ...] = ("lancedb", "pyarrow", "numpy")
-    syncs = FilterBackend.syncs
+    syncs = Backend.syncs
 
     def __init__(self) -> None:
         self._table: Any = None

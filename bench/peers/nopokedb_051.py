@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import nopokedb
-from bench.datasets import Floats, metadata_for
-from bench.peers import Build
+from bench.datasets import Floats
+from bench.peers import Layout, Metadata, Peer, Setting
 from bench.scale import BATCH_SIZE
 
 DEFAULT_EF = 50  # of its constructor
@@ -21,13 +20,14 @@ def require_original() -> None:
         raise RuntimeError(f"expected nopokedb 0.5.1, imported {nopokedb.__version__} from {nopokedb.__file__}")
 
 
-class Backend:
+class Backend(Peer):
     """Built by `add_many`, which syncs its operation log; its index reaches the disk only in `save`."""
 
     label = "NoPokeDB 0.5.1"
     packages: tuple[str, ...] = ("nopokedb", "hnswlib", "numpy")
-    table_efs: tuple[int | None, ...] = (None,)
-    sweep_efs: tuple[int, ...] = (100, 200, 400, 640)
+    syncs = "syncs its operation log before a write returns"
+    largest_effort = 10_000
+    takes_threads = False  # its SQLite connection belongs to the thread that opened it
 
     def __init__(self) -> None:
         require_original()
@@ -43,21 +43,30 @@ class Backend:
             "build_threads": os.cpu_count(),
         }
 
-    def build(self, vectors: Floats, folder: Path) -> Build:
-        metadatas = metadata_for(len(vectors))
-        started = time.perf_counter()
+    def _open(self, folder: Path, dim: int, count: int) -> None:
         # Positional, and `space` by name: the arguments of that release.
-        self._db = nopokedb.NoPokeDB(vectors.shape[1], len(vectors), str(folder), space="cosine")
-        for start in range(0, len(vectors), BATCH_SIZE):
-            self._db.add_many(vectors[start : start + BATCH_SIZE], metadatas[start : start + BATCH_SIZE])
-        seconds = time.perf_counter() - started
-        started = time.perf_counter()
-        self._db.save()
-        return Build(seconds, acknowledged_seconds=seconds, save_seconds=time.perf_counter() - started)
+        self._db = nopokedb.NoPokeDB(dim, count, str(folder), space="cosine")
 
-    def set_ef(self, ef: int | None) -> None:
+    def create(self, folder: Path, layout: Layout) -> None:
+        self._open(folder, layout.dim, layout.count)
+        (folder / "bench-layout").write_text(f"{layout.dim} {layout.count}")
+
+    def add(self, start: int, vectors: Floats, metadatas: list[Metadata]) -> None:
+        self._db.add_many(vectors, metadatas)
+
+    def add_one(self, row: int, vector: Floats, metadata: Metadata) -> None:
+        self._db.add(vector, metadata)
+
+    def save(self, folder: Path) -> None:
+        self._db.save()
+
+    def open(self, folder: Path) -> None:
+        dim, count = (folder / "bench-layout").read_text().split()
+        self._open(folder, int(dim), int(count))
+
+    def use(self, setting: Setting) -> None:
         # A given ef sticks to its index, so the default has to be given back by value.
-        self._ef = DEFAULT_EF if ef is None else ef
+        self._ef = setting.get("ef", DEFAULT_EF)
 
     def query(self, vector: Floats, k: int) -> object:
         # hnswlib answers a single query on one thread whatever it was set to.

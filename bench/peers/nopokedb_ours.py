@@ -7,12 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.datasets import Floats, metadata_for
-from bench.peers import Build
+import faiss  # noqa: F401  # the engine imports it when a collection is opened, which would count as opening
+
+from bench.datasets import Floats
+from bench.filters.cases import Filter
+from bench.peers import FilterPeer, Layout, Metadata, Setting
 from bench.scale import BATCH_SIZE
 from nopokedb import NoPokeDB
 
-SETTLE_LIMIT_S = 120
+SETTLE_LIMIT_S = 1_800
+POLL_S = 0.01
+"""There is no event to wait for, and the sealing itself takes far longer."""
+OPERATORS = {"<": "$lt", "=": "$eq"}
 
 
 def settle(db: Any) -> None:
@@ -21,47 +27,73 @@ def settle(db: Any) -> None:
     while db.stats().sealing:
         if time.monotonic() > deadline:
             raise RuntimeError(f"the background work did not end within {SETTLE_LIMIT_S} s")
-        time.sleep(0.01)  # polled: there is no event to wait for, and the sealing itself takes far longer
+        time.sleep(POLL_S)
 
 
-class Backend:
-    """Defaults throughout: `ef=None` asks for a recall of 0.99, a number sets the candidate list's length."""
+def where(condition: Filter | None) -> dict[str, Any] | None:
+    """The filter as `where=` takes it."""
+    return None if condition is None else {condition.field: {OPERATORS[condition.operator]: condition.value}}
 
-    label = "NoPokeDB"
-    packages: tuple[str, ...] = ("nopokedb", "faiss-cpu", "numpy", "apsw", "orjson", "google-crc32c")
-    table_efs: tuple[int | None, ...] = (None, 40, 100, 200)
-    sweep_efs: tuple[int, ...] = (10, 20, 40, 100, 200, 400)
 
-    def __init__(self) -> None:
+class Backend(FilterPeer):
+    """Defaults throughout, which ask for a recall of 0.99; effort is the recall that is asked for, in thousandths."""
+
+    packages: tuple[str, ...] = ("nopokedb", "faiss-cpu", "rabitqlib", "numpy", "apsw", "orjson", "google-crc32c")
+    syncs = "syncs its log before a write returns"
+    filter_settings: tuple[Setting, ...] = ({},)
+    largest_effort = 999
+    curve = (800, 900, 950, 980, 990, 995, 999)
+
+    def __init__(self, index: str = "auto") -> None:
+        self.label = "NoPokeDB" if index == "auto" else f"NoPokeDB, {index}"
+        self._index = index
         self._db: Any = None
-        self._ef: int | None = None
+        self._options: Setting = {}
 
     def parameters(self) -> dict[str, object]:
         return {
-            "index": "auto",
+            "index": self._index,
             "durability": "full",
             "batch_size": BATCH_SIZE,
             "build_threads": os.cpu_count(),
         }
 
-    def build(self, vectors: Floats, folder: Path) -> Build:
-        metadatas = metadata_for(len(vectors))
-        started = time.perf_counter()
-        self._db = NoPokeDB(vectors.shape[1], path=folder, space="cosine")
-        for start in range(0, len(vectors), BATCH_SIZE):
-            self._db.add_many(vectors[start : start + BATCH_SIZE], metadatas[start : start + BATCH_SIZE])
-        acknowledged = time.perf_counter() - started
+    def create(self, folder: Path, layout: Layout) -> None:
+        self._db = NoPokeDB(layout.dim, path=folder, space="cosine", index=self._index, indexed_fields=layout.indexed)  # type: ignore[arg-type]
+
+    def add(self, start: int, vectors: Floats, metadatas: list[Metadata]) -> None:
+        self._db.add_many(vectors, metadatas)
+
+    def add_one(self, row: int, vector: Floats, metadata: Metadata) -> None:
+        self._db.add(vector, metadata)
+
+    def finish(self) -> None:
         settle(self._db)
-        return Build(time.perf_counter() - started, acknowledged_seconds=acknowledged, save_seconds=0.0)
 
-    def set_ef(self, ef: int | None) -> None:
-        self._ef = ef
+    def open(self, folder: Path) -> None:
+        self._db = NoPokeDB(path=folder)
 
-    def query(self, vector: Floats, k: int) -> object:
-        return self._db.query(vector, k=k, ef=self._ef)
+    def setting(self, effort: int) -> Setting:
+        return {"target_recall": effort / 1_000}
+
+    def use(self, setting: Setting) -> None:
+        self._options = setting
+        settle(self._db)  # opening may have found something left to build
+
+    def native(self, condition: Filter | None) -> object:
+        return where(condition)
+
+    def query(self, vector: Floats, k: int, condition: Any = None) -> object:
+        return self._db.query(vector, k=k, where=condition, **self._options)
 
     def ids(self, answer: Any) -> list[int]:
         return [hit["id"] for hit in answer]
+
+    @property
+    def handle(self) -> NoPokeDB:
+        """For what only this project is measured on."""
+        db: NoPokeDB = self._db
+        return db
 
     def close(self) -> None:
         self._db.close()

@@ -10,10 +10,10 @@ from typing import Any
 
 from bench.datasets import Floats
 from bench.filters.documents import Documents
-from bench.filters.scale import BATCH_SIZE
-from bench.filters.timing import timed_us
-from bench.peers.nopokedb_ours_filters import settle
+from bench.peers.nopokedb_ours import settle
 from bench.peers.texting import TextLoad
+from bench.scale import BATCH_SIZE
+from bench.timing import timed_us
 from nopokedb import NoPokeDB
 
 MARKER = "zyqxwv"

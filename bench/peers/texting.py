@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from bench.datasets import Floats
 from bench.filters.documents import Documents
-from bench.peers.filtering import OURS
+from bench.peers import OURS
 
 
 @dataclass(frozen=True)

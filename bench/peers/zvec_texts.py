@@ -10,9 +10,9 @@ import zvec
 
 from bench.datasets import Floats
 from bench.filters.documents import Documents
-from bench.filters.scale import BATCH_SIZE
 from bench.peers.texting import TextLoad
-from bench.peers.zvec_filters import EF_CONSTRUCTION, LINKS, VECTOR, FilterBackend
+from bench.peers.zvec_peer import EF_CONSTRUCTION, LINKS, VECTOR, Backend
+from bench.scale import BATCH_SIZE
 
 EF = 100
 
@@ -22,7 +22,7 @@ class TextBackend:
 
     label = "zvec"
     packages: tuple[str, ...] = ("zvec", "numpy")
-    syncs = FilterBackend.syncs
+    syncs = Backend.syncs
 
     def __init__(self) -> None:
         self._collection: Any = None

@@ -6,7 +6,13 @@ import secrets
 import shutil
 from pathlib import Path
 
-from nopokedb.errors import CollectionNotFoundError, CorruptionError, InvalidInputError, NewerFormatError
+from nopokedb.errors import (
+    CollectionNotFoundError,
+    CorruptionError,
+    InvalidInputError,
+    NeedsRecoveryError,
+    NewerFormatError,
+)
 from nopokedb.opening import resolve_folder
 
 _DROPPED = ".dropped-"
@@ -54,7 +60,7 @@ def _is_collection(folder: Path) -> bool:
 
     try:
         return read_manifest(folder) is not None
-    except NewerFormatError:
+    except (NewerFormatError, NeedsRecoveryError):  # ours, of another format
         return True
     except CorruptionError:
         return False

@@ -150,6 +150,20 @@ class Stats:
     """Passes over all vectors since this handle was opened."""
     damaged_count: int = 0
     """Damaged vectors that the scrub knows of; queries raise `CorruptionError` while a record uses one."""
+    retired_count: int = 0
+    """Record versions that are current no more: replaced, deleted, or needed by named snapshots only."""
+    vectors_bytes: int = 0
+    """Part of `disk_bytes`: vectors, their checksums and the table of versions, with the room ahead of them."""
+    metadata_bytes: int = 0
+    """Part of `disk_bytes`: ids, metadata, texts and indexes on fields, in SQLite's files."""
+    index_memory_bytes: int = 0
+    """Search indexes in memory."""
+    tables_memory_bytes: int = 0
+    """Live sets, and the newest version of each row, in memory. (Vectors are mapped: the system decides.)"""
+    checkpoint_age_s: float | None = None
+    """Seconds since the last checkpoint; None before the first."""
+    lock_holder: int | None = None
+    """Process id of the writer, None where nobody has the folder open for writing."""
 
 
 @dataclass(frozen=True, slots=True)

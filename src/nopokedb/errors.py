@@ -20,7 +20,7 @@ NoPokeError
 ├── SnapshotNotFoundError (LookupError) no named snapshot has this name
 ├── ClosedError (RuntimeError)          the handle is closed
 ├── ForkedHandleError (RuntimeError)    the handle was opened before a fork and is used in the child
-├── NeedsRecoveryError (RuntimeError)   a read-only open found a folder that a writer must recover first
+├── NeedsRecoveryError (RuntimeError)   a writer must recover the folder, or bring it to this format, first
 ├── NeedsReopenError (OSError)          a write failed earlier: the handle reads, but does not write
 │   └── OutcomeUnknownError             the batch of this call is whole or absent after reopening
 ├── ArchiveError (ValueError)           a backup or a folder to import is damaged, foreign or does not fit
@@ -123,7 +123,8 @@ class ForkedHandleError(NoPokeError, RuntimeError):
 
 
 class NeedsRecoveryError(NoPokeError, RuntimeError):
-    """The last writer stopped without closing: open the folder for writing once, then read it."""
+    """The last writer stopped without closing, or was of a version with an older format: open the folder for writing
+    once, then read it."""
 
 
 class NeedsReopenError(NoPokeError, OSError):

@@ -53,6 +53,7 @@ def open_engine(
     """The engine for a path, with its collection created or opened."""
     # Imported here: `import nopokedb` stays quick, native libraries load with the first open.
     from nopokedb.embedded.engine import EmbeddedEngine
+    from nopokedb.embedded.migration import migrate
     from nopokedb.embedded.recovery import check_folder, require_collection
     from nopokedb.embedded.search.analysis import LANGUAGES
     from nopokedb.embedded.storage.manifest import Settings
@@ -62,6 +63,8 @@ def open_engine(
         raise InvalidInputError(
             f"expected text_language to be one of {', '.join(map(repr, LANGUAGES))}, got {language!r:.80}"
         )
+    if not read_only:
+        migrate(folder)
     stored = check_folder(folder)
     if stored is not None and embedder is not None:
         embedder.check(stored.settings.embed_name, stored.settings.embed_fingerprint)

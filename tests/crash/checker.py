@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from next_format import NEXT, PRESENT, format_is
 
 from crash import plants
-from crash.records import DIM, State, Versions, digest, id_of, metadata_of, read_record, text_of, vector_of
+from crash.records import COPIED, DIM, State, Versions, digest, id_of, metadata_of, read_record, text_of, vector_of
 from crash.workload import recall_of
-from nopokedb import CollectionNotFoundError, NoPokeDB
+from nopokedb import CollectionNotFoundError, NoPokeDB, restore
 from nopokedb.embedded.storage import metadata
 from nopokedb.filters import Test, elements_of, holds, nodes_at
 
+COLLECTION, BACKUPS, OLDER = "collection", "backups", "older"
+"""What folders are: a collection; backups of one; a collection of an older format, or of the next one by now."""
+FULL, MORE = "full", "more"
+"""Names of a backup and of the incremental one after it."""
 _NEW_KEY = 1_000_000
 """A key that no workload uses: the folder has to go on as any other."""
 _NEW: Versions = (0, 0, 0)
@@ -60,6 +66,41 @@ def check(folder: Path, *, read_only: bool) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  # whatever it is, a folder that a crash left must not raise it
         answer["problem"] = f"{type(error).__name__}: {error}"
     return answer
+
+
+def check_backups(folder: Path, *, read_only: bool) -> dict[str, Any]:
+    """The same of the collection that these backups give back."""
+    made = folder.with_name(f"{folder.name}-restored")
+    backups = [folder / name for name in (FULL, MORE) if (folder / name).exists()]
+    try:
+        if backups:
+            restore(backups, made)
+        return check(made, read_only=read_only)
+    except Exception as error:  # noqa: BLE001  # as above
+        return {"state": None, "count": 0, "recall": None, "problem": f"{type(error).__name__}: {error}"}
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def check_migrated(folder: Path, *, read_only: bool) -> dict[str, Any]:
+    """The same by a version with the next format. Where the folder has come to that format already, what it was is
+    kept, and this version opens it."""
+    manifest = folder / "manifest.json"
+    done = manifest.exists() and json.loads(manifest.read_bytes())["manifest"]["format"] == NEXT
+    kept = folder / f"before-format-{NEXT}"
+    with format_is(NEXT):
+        answer = check(folder, read_only=read_only)
+    if done and answer["problem"] is None:
+        try:
+            with format_is(PRESENT), NoPokeDB(path=kept) as db:
+                copied = _read(db)  # of the state that is there, or of the one before the batches of the later version
+                assert digest(copied) == answer["state"] or len(copied) == COPIED, "the copy of before lacks records"
+        except Exception as error:  # noqa: BLE001  # as above
+            answer["problem"] = f"the copy of before the migration: {type(error).__name__}: {error}"
+    return answer
+
+
+_CHECKS = {COLLECTION: check, BACKUPS: check_backups, OLDER: check_migrated}
 
 
 def _read(db: NoPokeDB) -> State:
@@ -117,16 +158,17 @@ def _agree(db: NoPokeDB) -> None:
 
 
 def main() -> None:
-    """Serve until the input ends."""
+    """Serve until the input ends. Arguments: what the folders are, planted bugs."""
+    kind, planted = sys.argv[1:]
     logging.getLogger("nopokedb").setLevel(logging.CRITICAL)
     metadata._SCAN_LABELS = 0  # indexes on fields are asked however few records there are
     answers, sys.stdout = sys.stdout, sys.stderr
     with ExitStack() as stack:
-        for plant in filter(None, sys.argv[1].split(",") if len(sys.argv) > 1 else []):
+        for plant in filter(None, planted.split(",")):
             stack.enter_context(plants.planted(plant))
         for line in sys.stdin:
             asked = json.loads(line)
-            answers.write(json.dumps(check(Path(asked["folder"]), read_only=asked["read_only"])) + "\n")
+            answers.write(json.dumps(_CHECKS[kind](Path(asked["folder"]), read_only=asked["read_only"])) + "\n")
             answers.flush()
 
 

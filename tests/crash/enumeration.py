@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from crash import trace
+from crash.checker import BACKUPS
 from crash.images import MODELS, Disk, Image
 from crash.pool import Answer, Pool, scratch
 from crash.recording import record
@@ -164,9 +165,13 @@ class Enumeration:
         """Distinct images that were opened."""
         return len(self.answers)
 
+    @property
+    def _holds(self) -> str:
+        return SCENARIOS[self.name.removesuffix(RECOVERY)].holds
+
     def run(self, ops: Sequence[Op], models: Sequence[str] = MODELS) -> None:
         """Enumerate a trace; one with violations is kept in a file."""
-        pool = Pool(self._take, self.planted, self.workers)
+        pool = Pool(self._holds, self._take, self.planted, self.workers)
         try:
             for model in models:
                 begun = time.monotonic()
@@ -251,6 +256,8 @@ class Enumeration:
 
     def recoveries(self, limit: int, share: int = 1) -> Enumeration | None:
         """Record the recovery of up to `limit` of the kept images and enumerate its crash points too."""
+        if self._holds == BACKUPS:
+            return None
         images = [i for i in self.kept if not self.answers[i.digest]["problem"]]
         images = [i for i in images if self.answers[i.digest]["state"] != _ABSENT][:limit]
         if not images:
@@ -260,7 +267,7 @@ class Enumeration:
             folders = [place / str(number) for number in range(len(images))]
             for image, folder in zip(images, folders, strict=True):
                 image.write(folder)
-            ops = record("recover", self.seed, self.planted, folders)
+            ops = record(f"recover {self._holds}", self.seed, self.planted, folders)
         finally:
             shutil.rmtree(place, ignore_errors=True)
         states = [self.answers[image.digest]["state"] for image in images]

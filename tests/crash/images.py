@@ -5,7 +5,8 @@ A disk keeps everything that was synced, and of the rest any part. What a sync c
     ordered   a sync of any file or folder makes all earlier names durable, as the journals of ext4 and XFS do
     strict    a name is durable once the folder that holds it was synced, as POSIX says
 
-A `Disk` follows the operations. What is durable is folded into `base`; the rest waits in `loose`, in order.
+A `Disk` follows the operations. What is durable is folded into `base`; the rest waits in `loose`, in order. A sync that
+failed dooms what it should have covered: the kernel may have dropped it, and later syncs succeed without it.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class Disk:
         self._files: dict[int, _File] = {}
         self._folders: dict[int, dict[str, int]] = {_ROOT: {}}
         self.loose: Loose = []
+        self._doomed: set[int] = set()
+        """Operations that no sync makes durable any more."""
 
     def tell(self, number: int, op: Op) -> None:
         """The next operation was done."""
@@ -85,6 +88,8 @@ class Disk:
             self._settle(lambda o: o.inode == op.inode if o.kind not in _NAMES else self._ordered)
         elif op.kind == "fsyncdir":
             self._settle(lambda o: o.kind in _NAMES and (self._ordered or o.folder == op.inode))
+        elif op.kind == "failed":
+            self._doomed.update(at for at, o in self.loose if o.inode == op.inode and o.kind not in _NAMES)
         elif op.kind != "mark":
             self.loose.append((number, op))
 
@@ -96,7 +101,7 @@ class Disk:
         assert callable(covered)
         rest: Loose = []
         for number, op in self.loose:
-            if not covered(op):
+            if number in self._doomed or not covered(op):
                 rest.append((number, op))
             elif op.kind in _NAMES:
                 _name(self._folders, op)

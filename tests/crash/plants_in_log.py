@@ -35,6 +35,20 @@ def acknowledged_before_the_sync(put: Replace) -> None:
     put(oplog.OplogWriter, "append", append)
 
 
+@plant("one_failed_sync", 2)
+def failed_sync_repeated(put: Replace) -> None:
+    """The second attempt succeeds, without what the first one lost."""
+    real = oplog.sync
+
+    def sync(descriptor: int) -> None:
+        try:
+            real(descriptor)
+        except OSError:
+            real(descriptor)
+
+    put(oplog, "sync", sync)
+
+
 @plant("one_batch", 2)
 def name_of_a_log_file_not_synced(put: Replace) -> None:
     put(oplog, "sync_folder", nothing)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crash.plants import Replace, nothing, plant, written_unsynced
-from nopokedb.embedded import compaction, new_generation, recovery, upkeep
+from nopokedb.embedded import backup, compaction, migration, new_generation, recovery, upkeep
 from nopokedb.embedded.storage import files, manifest, metadata, oplog
 from nopokedb.embedded.store import Store
 
@@ -75,14 +75,14 @@ def vectors_alone_not_synced(put: Replace) -> None:
 
 @plant("one_checkpoint", 5)
 def sqlite_with_synchronous_off(put: Replace) -> None:
-    real = metadata._connect
+    real = metadata.connect
 
     def connect(path: Path, *, writable: bool, immutable: bool = False) -> Any:
         connection = real(path, writable=writable, immutable=immutable)
         connection.execute("PRAGMA synchronous=OFF").fetchall()
         return connection
 
-    put(metadata, "_connect", connect)
+    put(metadata, "connect", connect)
 
 
 @plant("blocked_checkpoint", 6)
@@ -191,3 +191,32 @@ def old_log_dropped_before_the_switch(put: Replace) -> None:
 def restored_without_a_sync_of_the_checkpoint(put: Replace) -> None:
     put(metadata.MetadataWriter, "checkpoint", nothing)
     put(Store, "sync_columns", nothing)
+
+
+@plant("backing_up", 1)
+def backup_not_synced(put: Replace) -> None:
+    put(backup, "sync", nothing)
+
+
+@plant("backing_up", 1)
+def name_of_the_backup_not_synced(put: Replace) -> None:
+    put(backup, "sync_folder", nothing)
+
+
+@plant("one_migration", 4)
+def copy_before_a_migration_not_synced(put: Replace) -> None:
+    put(migration, "sync", nothing)
+
+
+@plant("one_migration", 4)
+def migration_removes_a_file_in_use(put: Replace) -> None:
+    """One that the old manifest, which is still in force, speaks of."""
+    real = migration.manifest_of
+
+    def manifest_of(folder: Path, fields: Any) -> Any:
+        for path in folder.glob("live-*.bits"):
+            if path.name != fields["live_file"]:
+                path.unlink()
+        return real(folder, fields)
+
+    put(migration, "manifest_of", manifest_of)

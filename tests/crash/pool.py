@@ -42,9 +42,9 @@ def scratch() -> Path:
 class _Checker:
     """One process."""
 
-    def __init__(self, planted: str) -> None:
+    def __init__(self, kind: str, planted: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "crash.checker", planted],
+            [sys.executable, "-m", "crash.checker", kind, planted],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -90,9 +90,13 @@ class _Checker:
 
 
 class Pool:
-    """Checks images; `on_answer` gets each image's digest and what was found, in some thread, one at a time."""
+    """Checks images that are `kind` (see checker.py); `on_answer` gets each image's digest and what was found, in some
+    thread, one at a time."""
 
-    def __init__(self, on_answer: Callable[[str, Answer], None], planted: str = "", workers: int | None = None) -> None:
+    def __init__(
+        self, kind: str, on_answer: Callable[[str, Answer], None], planted: str = "", workers: int | None = None
+    ) -> None:
+        self._kind = kind
         self._on_answer = on_answer
         self._planted = planted
         self._folder = scratch()
@@ -119,7 +123,7 @@ class Pool:
         while (item := self._queue.get()) is not None:
             digest, folder, read_only = item
             try:
-                checker = checker or _Checker(self._planted)
+                checker = checker or _Checker(self._kind, self._planted)
                 answer = checker.ask(folder, read_only)
                 if answer.get("died"):
                     checker.close()

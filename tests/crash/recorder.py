@@ -23,6 +23,8 @@ from crash.trace import Op
 
 ROOT = 1
 MARKS = "marks"
+FAIL = b"fail "
+"""A mark of the workload that begins so has the n-th sync from then on fail."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,8 @@ class Recorder(mfusepy.Operations):
         self._inodes = {ROOT: _Inode(ROOT, {})}
         self._mark = b""
         """The beginning of a mark: the kernel hands a long write over in parts."""
+        self._syncs_left: int | None = None
+        """So many syncs from now one fails, once."""
 
     def init_with_config(self, connection: Any, config: Any) -> None:
         config.hard_remove = 1  # an unlink is an unlink, also of an open file
@@ -94,6 +98,14 @@ class Recorder(mfusepy.Operations):
         self._record(Op("unlink", children.pop(name).number, parent.number, name))
         return 0
 
+    def link(self, target: str, source: str) -> int:
+        parent, children, name = self._place(target)
+        if name in children:
+            raise mfusepy.FuseOSError(errno.EEXIST)
+        inode = children[name] = self._find(source)
+        self._record(Op("link", inode.number, parent.number, name))
+        return 0
+
     def rmdir(self, path: str) -> int:
         if self._find(path).children:
             raise mfusepy.FuseOSError(errno.ENOTEMPTY)
@@ -130,6 +142,8 @@ class Recorder(mfusepy.Operations):
             *marks, self._mark = (self._mark + data).split(b"\n")
             for mark in marks:
                 self._record(Op("mark", data=mark))
+                if mark.startswith(FAIL):
+                    self._syncs_left = int(mark[len(FAIL) :])
         for at, piece in trace.pieces(offset, data):
             self._record(Op("write", fh, offset=at, data=piece))
         return len(data)
@@ -143,11 +157,19 @@ class Recorder(mfusepy.Operations):
         return 0
 
     def fsync(self, path: str, datasync: int, fh: int) -> int:
-        self._record(Op("fsync", fh))
-        return 0
+        return self._sync("fsync", fh)
 
     def fsyncdir(self, path: str, datasync: int, fh: int) -> int:
-        self._record(Op("fsyncdir", self._find(path).number))
+        return self._sync("fsyncdir", self._find(path).number)
+
+    def _sync(self, kind: str, number: int) -> int:
+        if self._syncs_left is not None:
+            self._syncs_left -= 1
+            if self._syncs_left == 0:
+                self._syncs_left = None
+                self._record(Op("failed", number))
+                raise mfusepy.FuseOSError(errno.EIO)
+        self._record(Op(kind, number))
         return 0
 
     # --- the rest of a file system ---------------------------------------------------------------------------

@@ -40,7 +40,8 @@ def why_not() -> str | None:
 
 
 def record(name: str, seed: int, planted: str = "", folders: Sequence[Path] = ()) -> list[Op]:
-    """The operations of a scenario, or of recovering `folders` if the name is "recover"."""
+    """The operations of a scenario, or of recovering `folders` if the name is "recover" and
+    what they hold."""
     place = scratch()
     mount, file = place / "mount", place / "trace"
     mount.mkdir()

@@ -17,6 +17,8 @@ import numpy as np
 from nopokedb import Record
 
 DIM = 8
+COPIED = 9
+"""Records of a collection before its migration."""
 
 Versions: TypeAlias = tuple[int, int, int]
 """Versions of metadata, vector and text."""

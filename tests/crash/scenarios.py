@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 import threading
@@ -10,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
+from next_format import NEXT, format_is
 
-from crash.workload import Workload
+from crash.checker import BACKUPS, COLLECTION, FULL, MORE, OLDER
+from crash.records import COPIED
+from crash.workload import KILLED, Workload
 from nopokedb import restore
 from nopokedb.embedded import upkeep
+from nopokedb.embedded.storage.files import sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +31,20 @@ class Scenario:
     """The workload is run so often, each time in a new process on what the one before it left."""
     planted_only: bool = False
     """The smallest workload that shows some planted bug; other scenarios do the same and more."""
+    holds: str = COLLECTION
+    """What its folders are, as the checker has to be told."""
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    durability: str = "full", *, processes: int = 1, planted_only: bool = False
+    durability: str = "full", *, processes: int = 1, planted_only: bool = False, holds: str = COLLECTION
 ) -> Callable[[Callable[[Workload], None]], Callable[[Workload], None]]:
     """Register a workload under the name of its function."""
 
     def register(run: Callable[[Workload], None]) -> Callable[[Workload], None]:
-        SCENARIOS[run.__name__] = Scenario(run, durability, processes, planted_only)
+        SCENARIOS[run.__name__] = Scenario(run, durability, processes, planted_only, holds)
         return run
 
     return register
@@ -253,6 +260,64 @@ def restoring(work: Workload) -> None:
     work.close()
 
 
+@scenario(holds=BACKUPS)
+def backing_up(work: Workload) -> None:
+    """A backup, then an incremental one, in a folder that holds nothing else: once the call returned, each gives the
+    collection of its moment back; before that it does so or is not there."""
+    work.folder.mkdir()
+    sync_folder(work.folder.parent)
+    with tempfile.TemporaryDirectory() as elsewhere:  # the collection itself is not on the mount
+        made = Workload(Path(elsewhere), "full")
+        made.open(indexed_fields=("tag",))
+        keys = made.add(9)
+        made.upsert(keys[:3])
+        work.begin(made.live)
+        made.db.backup(work.folder / FULL)
+        work.ack()
+        work.say("opened")
+        made.upsert([*keys[2:4], *made.new_keys(2)])
+        made.delete(keys[7:])
+        work.begin(made.live, keys[7:])
+        made.db.backup(work.folder / MORE, since=work.folder / FULL)
+        work.ack()
+        made.db.close()
+
+
+@scenario(processes=3, holds=OLDER)
+def migrating(work: Workload) -> None:
+    """A later version of the package opens what this one left without closing, and is killed in the middle of it where
+    the seed says so; then it goes on."""
+    if work.stage == 0:
+        work.open()
+        keys = work.add(COPIED)
+        work.save()
+        work.upsert(keys[:2])
+        return
+    with format_is(NEXT):
+        if work.stage == 1:
+            work.die_at(random.Random(work.seed).randint(1, 60))
+        work.open()
+        work.add(2)
+        work.close()
+
+
+@scenario(processes=8)
+def failed_syncs(work: Workload) -> None:
+    """Syncs that fail once and then lie: what the failed one should have written never reaches the disk, whatever is
+    synced later. Each process ends with its first error, and the next one opens what the page cache has."""
+    if work.stage % 2 == 0:
+        work.fail_sync(random.Random(f"{work.seed}/{work.stage}").randint(1, 30))
+    try:
+        work.open()
+        for _ in range(2):
+            keys = work.add(2)
+            work.upsert(keys[:1])
+            work.save()
+            work.delete(keys[1:])
+    except OSError:
+        os._exit(KILLED)
+
+
 @scenario("os")
 def unsynced(work: Workload) -> None:
     """durability="os": what a `save` or `close` returned for is there, later batches from the first one on."""
@@ -265,6 +330,26 @@ def unsynced(work: Workload) -> None:
     work.add()
     work.delete([1])
     work.close()
+
+
+@scenario(planted_only=True)
+def one_failed_sync(work: Workload) -> None:
+    work.open()
+    work.fail_sync(1)
+    try:
+        work.add()
+    except OSError:
+        os._exit(KILLED)
+
+
+@scenario(planted_only=True, holds=OLDER)
+def one_migration(work: Workload) -> None:
+    work.open()
+    work.add(COPIED)
+    work.save()
+    work.close()
+    with format_is(NEXT):
+        work.open()
 
 
 @scenario(planted_only=True)

@@ -28,6 +28,9 @@ SHARES = {
     "going_back": 16,
     "indexed_and_searched": 24,
     "restoring": 8,
+    "backing_up": 1,
+    "migrating": 40,
+    "failed_syncs": 80,
     "unsynced": 12,
 }
 """One of so many images is checked here, all of them in the long run. Which ones depends on the seed."""

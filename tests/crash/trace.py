@@ -28,6 +28,7 @@ class Op:
     write            data at offset of inode
     truncate         inode gets offset bytes
     fsync, fsyncdir  inode
+    failed           inode: a sync that said EIO
     mark             the workload says data
     """
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from next_format import NEXT, format_is
 
 from crash import plants
 from crash.records import DIM, Versions, id_of, metadata_of, read_record, text_of, vector_of
@@ -111,6 +112,10 @@ class Workload:
 
         for name in ("pwrite", "fdatasync", "fsync", "replace", "rename", "unlink", "open"):
             setattr(os, name, guarded(getattr(os, name)))
+
+    def fail_sync(self, number: int) -> None:
+        """The `number`-th sync from here on says EIO, and what it should have written never reaches the disk."""
+        self.say(f"fail {number}")
 
     def close(self) -> None:
         self.db.close()
@@ -263,8 +268,9 @@ def recover(mount: Path, folders: Sequence[str], work: Workload) -> None:
 
 
 def main() -> None:
-    """Arguments: mount point, name of a scenario or `recover`, seed, planted bug or "", then the number of the process
-    or the folders to recover."""
+    """Arguments: mount point, name of a scenario or `recover` and what the folders hold, seed, planted bug or "", then
+    the number of the process or the folders to recover."""
+    from crash.checker import OLDER
     from crash.scenarios import SCENARIOS
 
     mount, name, seed, planted, *rest = sys.argv[1:]
@@ -272,7 +278,9 @@ def main() -> None:
     with ExitStack() as stack:
         for plant in filter(None, planted.split(",")):
             stack.enter_context(plants.planted(plant))
-        if name == "recover":
+        if name.startswith("recover "):
+            if name.endswith(OLDER):
+                stack.enter_context(format_is(NEXT))
             recover(Path(mount), rest, Workload(Path(mount), "full"))
         else:
             scenario = SCENARIOS[name]

@@ -34,6 +34,7 @@ from nopokedb.embedded.search.exact import (
     rounding_slack,
 )
 from nopokedb.embedded.search.segments import Segment
+from nopokedb.embedded.search.threads import usable_threads
 from nopokedb.embedded.snapshot import Snapshot
 
 _EXACT_ROWS = 2_048
@@ -62,7 +63,7 @@ def nearest_rows(
     prepared = prepare_queries(space, queries)
     found = _Candidates(space, snapshot, allowed, prepared, k, ef, recall, record)
     threads = faiss.omp_get_max_threads()
-    wanted = 1 if len(queries) == 1 else _CPU_COUNT
+    wanted = 1 if len(queries) == 1 else usable_threads(_CPU_COUNT)
     if threads != wanted:
         faiss.omp_set_num_threads(wanted)
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from nopokedb.embedded import named
 from nopokedb.embedded.compaction import reclaimable_bytes
+from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.lock import ReaderLock, read_published
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.metadata import Field
 from nopokedb.embedded.upkeep import Upkeep
@@ -43,7 +46,7 @@ def stats_of(
                 segment.kind,
                 segment.row_count,
                 snapshot.live_count(segment.start, segment.stop),
-                segment.size_bytes + (segment.scan.size_bytes if segment.scan is not None else 0),
+                _memory_of(segment),
                 segment.ef_at_10,
                 segment.recall,
             )
@@ -65,7 +68,40 @@ def stats_of(
         scrub_progress=0.0 if scrub is None else scrub.progress(snapshot),
         scrub_passes=0 if scrub is None else scrub.passes,
         damaged_count=0 if scrub is None else len(scrub.damaged),
+        retired_count=snapshot.retired_label_count,
+        vectors_bytes=_size_of(sizes, folder, ("vectors-", "rows-", "labels-")),
+        metadata_bytes=_size_of(sizes, folder, ("metadata-",)),
+        index_memory_bytes=sum(_memory_of(segment) for segment in snapshot.segments),
+        tables_memory_bytes=snapshot.row_labels.nbytes
+        + sum(chunk.nbytes for live in (snapshot.live, snapshot.live_rows) for chunk in live.chunks),
+        checkpoint_age_s=_age_of(folder / manifest.live_file) if manifest.live_file else None,
+        lock_holder=_writer_of(folder) if upkeep is None else os.getpid(),
     )
+
+
+def _size_of(sizes: dict[Path, int], folder: Path, names: tuple[str, ...]) -> int:
+    return sum(size for path, size in sizes.items() if path.parent == folder and path.name.startswith(names))
+
+
+def _memory_of(segment: Segment) -> int:
+    return segment.size_bytes + (segment.scan.size_bytes if segment.scan is not None else 0)
+
+
+def _age_of(path: Path) -> float | None:
+    """Seconds since the file was written; each checkpoint writes its live set anew."""
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except FileNotFoundError:  # the next checkpoint has just come
+        return 0.0
+
+
+def _writer_of(folder: Path) -> int | None:
+    lock = ReaderLock(folder / "LOCK")
+    try:
+        published = None if lock.alone else read_published(folder / "LOCK")
+        return None if published is None else published.pid
+    finally:
+        lock.release()
 
 
 def _file_sizes(folder: Path) -> dict[Path, int]:

@@ -27,6 +27,7 @@ from nopokedb.embedded.search import scan
 from nopokedb.embedded.search.calibration import SAMPLE, Truth, calibrate, truth_of_held_out, truth_of_rows
 from nopokedb.embedded.search.options import BuildOptions, Stopped
 from nopokedb.embedded.search.segments import Segment, build_segment, load_segment, needs_holdout
+from nopokedb.embedded.search.threads import usable_threads
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.files import sync_folder, write_durably
 from nopokedb.embedded.storage.manifest import Manifest, SegmentFile, write_manifest
@@ -319,7 +320,7 @@ class Upkeep:
         files: list[SegmentFile] = []
         self._refused_ahead = {}
         threads = faiss.omp_get_max_threads()  # the setting of the calling thread, which may be a user's
-        faiss.omp_set_num_threads(_BUILD_THREADS)
+        faiss.omp_set_num_threads(usable_threads(_BUILD_THREADS))
         try:
             while (chosen := self._next_range(snapshot)) is not None:
                 segment = self._build(snapshot, *chosen, self._recipes())

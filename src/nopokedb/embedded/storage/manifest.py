@@ -15,7 +15,7 @@ import google_crc32c
 import orjson
 
 from nopokedb.embedded.storage.files import adopt_temporary, sync_folder, write_temporary
-from nopokedb.errors import CorruptionError, NewerFormatError
+from nopokedb.errors import CorruptionError, NeedsRecoveryError, NewerFormatError
 
 FORMAT_VERSION = 1
 NAME = "manifest.json"
@@ -77,11 +77,11 @@ class Manifest:
     rows_crc32c: int = 0
     """CRC-32C of the first `row_count` entries of the rows file."""
     segments: tuple[SegmentFile, ...] = ()
-    format: int = FORMAT_VERSION
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a folder, None where there is none. Raises `CorruptionError`, `NewerFormatError`."""
+    """The manifest of a folder, None where there is none. Raises `CorruptionError`, `NewerFormatError`, and
+    `NeedsRecoveryError` where the folder is of an older format."""
     path = folder / NAME
     try:
         data = path.read_bytes()
@@ -92,6 +92,17 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def parse_manifest(folder: Path, data: bytes) -> Manifest:
     """The manifest of these bytes. Raises as `read_manifest` does."""
+    version, fields = read_fields(folder, data)
+    if version < FORMAT_VERSION:
+        raise NeedsRecoveryError(
+            f"expected a folder of format {FORMAT_VERSION}, got format {version} in {folder}; open it for writing "
+            "once, which brings it to this format and keeps a copy of it as it was"
+        )
+    return manifest_of(folder, fields)
+
+
+def read_fields(folder: Path, data: bytes) -> tuple[int, dict[str, Any]]:
+    """The format version and the fields of a manifest of this format or an older one, compared with their checksum."""
     path = folder / NAME
     try:
         outer = orjson.loads(data)
@@ -100,19 +111,25 @@ def parse_manifest(folder: Path, data: bytes) -> Manifest:
         version = fields["format"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise CorruptionError(f"the manifest is damaged: {path} ({error!r})", file=str(path)) from error
-    if stored_crc != google_crc32c.value(orjson.dumps(fields)):
+    if stored_crc != google_crc32c.value(orjson.dumps(fields)) or not isinstance(version, int):
         raise CorruptionError(f"the manifest is damaged: {path} does not match its checksum", file=str(path))
     if version > FORMAT_VERSION:
         raise NewerFormatError(
             f"expected a folder of format {FORMAT_VERSION} or older, got format {version} in {folder}; "
             "update nopokedb to open it"
         )
+    del fields["format"]
+    return version, fields
+
+
+def manifest_of(folder: Path, fields: dict[str, Any]) -> Manifest:
+    """The manifest with these fields of the present format."""
+    path = folder / NAME
     try:
-        settings = fields["settings"]
+        settings = dict(fields["settings"])
         settings["embed_fingerprint"] = tuple(settings.get("embed_fingerprint", ()))
-        fields["settings"] = Settings(**settings)
-        fields["segments"] = tuple(_segment_file(segment) for segment in fields["segments"])
-        return Manifest(**fields)
+        segments = tuple(_segment_file(segment) for segment in fields["segments"])
+        return Manifest(**{**fields, "settings": Settings(**settings), "segments": segments})
     except (TypeError, KeyError, ValueError) as error:
         raise CorruptionError(f"the manifest lacks or has unknown fields: {path} ({error})", file=str(path)) from error
 
@@ -134,7 +151,7 @@ def prepare_manifest(folder: Path, manifest: Manifest) -> None:
 
     The folder is synced too: the manifest must not become visible ahead of the names of the files that it speaks of.
     """
-    fields = dataclasses.asdict(manifest)
+    fields = {**dataclasses.asdict(manifest), "format": FORMAT_VERSION}
     body = orjson.loads(orjson.dumps(fields))
     data = orjson.dumps(
         {"crc32c": google_crc32c.value(orjson.dumps(body)), "manifest": body}, option=orjson.OPT_INDENT_2

@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote
 
 import apsw
 import google_crc32c
@@ -33,8 +32,9 @@ import orjson
 from nopokedb.embedded.storage import field_index
 from nopokedb.embedded.storage.field_index import select_from_index, select_numbers
 from nopokedb.embedded.storage.files import open_file, sync
-from nopokedb.embedded.storage.filter_sql import Condition, add_functions, select_groups, select_labels
+from nopokedb.embedded.storage.filter_sql import Condition, select_groups, select_labels
 from nopokedb.embedded.storage.frames import Frame
+from nopokedb.embedded.storage.sqlite import connect, reported
 from nopokedb.errors import ClosedError, CorruptionError
 from nopokedb.filters import Test
 from nopokedb.records import Id
@@ -58,8 +58,6 @@ Labels: TypeAlias = npt.NDArray[np.int64]
 _THREADS = min(4, os.cpu_count() or 1)
 _PAGE = 512
 _PAGE_CHARACTERS = 4 * 2**20
-_PATIENCE_MS = 10_000
-"""Longest wait for another connection's lock; such locks are held for the length of one call."""
 _CHECKPOINT_PATIENCE_MS = 1_000
 
 
@@ -99,28 +97,6 @@ def text_crc(label: int, text: str) -> int:
     return google_crc32c.value(_I64.pack(label) + text.encode())  # type: ignore[no-any-return]
 
 
-def _connect(path: Path, *, writable: bool, immutable: bool = False) -> apsw.Connection:
-    if immutable:
-        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        connection = apsw.Connection(f"file:{quote(str(path.absolute()))}?immutable=1", flags=flags)
-    elif writable:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
-    else:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    add_functions(connection)
-    # Closing the last connection would checkpoint and remove the WAL; in a forked child that must not happen,
-    # and in the parent the checkpoint module does it in the right order.
-    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    connection.set_busy_timeout(_PATIENCE_MS)
-    if writable:
-        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone() or ("",)
-        if mode != "wal":
-            raise OSError(f"expected SQLite's WAL mode for {path}, got {mode!r}: its file system lacks shared memory")
-        for pragma in ("synchronous=NORMAL", "wal_autocheckpoint=0", "fullfsync=1", "checkpoint_fullfsync=1"):
-            connection.execute("PRAGMA " + pragma).fetchall()
-    return connection
-
-
 class MetadataReader:
     """Reads from any thread: each call borrows a connection, and no read transaction outlives its call."""
 
@@ -134,11 +110,11 @@ class MetadataReader:
     def connection(self) -> Iterator[apsw.Connection]:
         if self._closed:
             raise ClosedError("the database is closed")
-        with _reported(self.path):
+        with reported(self.path):
             try:
                 connection = self._idle.pop()
             except IndexError:
-                connection = _connect(self.path, writable=False, immutable=self._immutable)
+                connection = connect(self.path, writable=False, immutable=self._immutable)
             yield connection
         # Only a connection whose statements ran to their end comes back.
         if self._closed:
@@ -314,8 +290,8 @@ class MetadataWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         new = not path.exists()
-        with _reported(path):
-            self._connection = _connect(path, writable=True)
+        with reported(path):
+            self._connection = connect(path, writable=True)
             if new:
                 with self._connection:
                     for statement in _SCHEMA:
@@ -333,7 +309,7 @@ class MetadataWriter:
                 for number, path in self._connection.execute("SELECT number, path FROM fields")
             }
             # A connection of its own: the other one may be inside a transaction of another thread.
-            self._checkpointer = _connect(path, writable=True)
+            self._checkpointer = connect(path, writable=True)
             self._checkpointer.set_busy_timeout(_CHECKPOINT_PATIENCE_MS)
             self._checkpointing = threading.Lock()
             applied: Any = self._connection.execute("SELECT value FROM state WHERE key='applied_lsn'").get
@@ -346,19 +322,19 @@ class MetadataWriter:
         wanted = [frame for frame in frames if frame.lsn > self.applied_lsn]
         if not wanted:
             return
-        with _reported(self.path), self._connection:
+        with reported(self.path), self._connection:
             self._insert(wanted)
             self._set_applied(wanted[-1].lsn)
         self.applied_lsn = wanted[-1].lsn
 
     def copy(self, frame: Frame) -> None:
         """Add records that come from an older generation, with whatever lsn. Before `finish_copy`."""
-        with _reported(self.path), self._connection:
+        with reported(self.path), self._connection:
             self._insert([frame])
 
     def finish_copy(self, lsn: int) -> None:
         """What was copied is the state at this lsn."""
-        with _reported(self.path), self._connection:
+        with reported(self.path), self._connection:
             self._set_applied(lsn)
         self.applied_lsn = lsn
 
@@ -407,7 +383,7 @@ class MetadataWriter:
 
     def add_field(self, path: tuple[str, ...], *, automatic: bool) -> int:
         """Begin an index: from now on new records are added to it. `fill_field` adds the others."""
-        with _reported(self.path), self._connection as connection:
+        with reported(self.path), self._connection as connection:
             connection.execute(
                 "INSERT INTO fields(path, automatic, ready) VALUES(?, ?, 0)", (field_index.path_key(path), automatic)
             )
@@ -417,7 +393,7 @@ class MetadataWriter:
 
     def fill_field(self, number: int, start: int, stop: int) -> None:
         """Add the records with labels in [start, stop)."""
-        with _reported(self.path), self._connection as connection:
+        with reported(self.path), self._connection as connection:
             rows: list[Any] = connection.execute(
                 "SELECT label, json(metadata) FROM records WHERE label>=? AND label<?", (start, stop)
             ).fetchall()
@@ -425,24 +401,24 @@ class MetadataWriter:
 
     def finish_field(self, number: int) -> None:
         """All records are in: filters may use it."""
-        with _reported(self.path), self._connection as connection:
+        with reported(self.path), self._connection as connection:
             connection.execute("UPDATE fields SET ready=1 WHERE number=?", (number,))
 
     def keep_field(self, number: int) -> None:
         """Somebody asked for an index that is there by itself."""
-        with _reported(self.path), self._connection as connection:
+        with reported(self.path), self._connection as connection:
             connection.execute("UPDATE fields SET automatic=0 WHERE number=?", (number,))
 
     def drop_field(self, number: int) -> None:
         """Forget an index."""
-        with _reported(self.path), self._connection as connection:
+        with reported(self.path), self._connection as connection:
             connection.execute("DELETE FROM fields WHERE number=?", (number,))
             connection.execute("DELETE FROM field_values WHERE field=?", (number,))
         self._fields.pop(number, None)
 
     def forget(self, first_label: int, applied_lsn: int) -> None:
         """Remove versions from `first_label` on, whose batches the log lost (durability="os" and a power cut)."""
-        with _reported(self.path), self._connection as connection:
+        with reported(self.path), self._connection as connection:
             connection.execute("DELETE FROM records WHERE label>=?", (first_label,))
             connection.execute("DELETE FROM texts WHERE label>=?", (first_label,))
             connection.execute("DELETE FROM field_values WHERE label>=?", (first_label,))
@@ -452,7 +428,7 @@ class MetadataWriter:
     def checkpoint(self) -> None:
         """Make all commits so far durable, in the database file or in its WAL. May run beside `write`, and beside
         itself: a new index and the log are made durable by different threads."""
-        with self._checkpointing, _reported(self.path):
+        with self._checkpointing, reported(self.path):
             frames, backfilled = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         if frames != backfilled:
             # A reader holds an older state: SQLite then stops early and may not have synced anything at all.
@@ -466,7 +442,7 @@ class MetadataWriter:
         """Backfill and empty the WAL, so that the database file alone is complete. False: a reader in another
         process prevents it, which is harmless."""
         try:
-            with self._checkpointing, _reported(self.path):
+            with self._checkpointing, reported(self.path):
                 self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.BusyError:
             return False
@@ -480,24 +456,6 @@ class MetadataWriter:
 def _numbers(text: str | None) -> Labels:
     """What `group_concat` has put together."""
     return np.fromstring(text, np.int64, sep=",") if text else np.empty(0, np.int64)
-
-
-@contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """SQLite's own words for a full disk, an I/O error and damage, as the errors everybody else raises."""
-    try:
-        yield
-    except (apsw.FullError, apsw.IOError, apsw.CantOpenError) as error:
-        raise OSError(f"SQLite could not use {path}: {error}") from error
-    except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
-        raise CorruptionError(f"SQLite reports damage in {path}: {error}", file=str(path)) from error
-    except apsw.SQLError as error:
-        if "cannot rollback" in str(error):  # SQLite has done so itself, as it may on a full disk or an I/O error
-            raise OSError(f"SQLite could not write {path}: {error.__context__ or error}") from error
-        # The statements are fixed: what they name is there, unless the schema is damaged.
-        if "malformed" not in str(error) and "no such" not in str(error):
-            raise
-        raise CorruptionError(f"SQLite reports damage in {path}: {error}", file=str(path)) from error
 
 
 def _padded(labels: Sequence[int]) -> Iterator[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,71 +9,83 @@ import zvec
 
 from bench.datasets import Floats
 from bench.filters.cases import Filter
-from bench.filters.scale import BATCH_SIZE
-from bench.peers.filtering import FilterBuild, Setting
+from bench.peers import FilterPeer, Layout, Metadata, Setting
+from bench.scale import BATCH_SIZE
 
 LINKS, EF_CONSTRUCTION = 16, 200
 VECTOR = "embedding"
 
 
-class FilterBackend:
+class Backend(FilterPeer):
     """Inserted in batches, flushed and optimised, then asked with output of all fields."""
 
     label = "zvec"
     packages: tuple[str, ...] = ("zvec", "numpy")
-    syncs = "writes a log that it does not sync; `flush` was called once after the load"
-    settings: tuple[Setting, ...] = tuple({"ef": ef} for ef in (20, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 2000))
+    syncs = "writes a log that it does not sync; `flush` is called once after the load"
+    filter_settings: tuple[Setting, ...] = tuple(
+        {"ef": ef} for ef in (20, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 2000)
+    )
     exact_settings: tuple[Setting, ...] = ({"linear": 1},)
+    largest_effort = 2_000
 
     def __init__(self) -> None:
         self._collection: Any = None
+        self._parameters: Any = None
         zvec.init(log_level=zvec.LogLevel.ERROR)
 
     def parameters(self) -> dict[str, object]:
-        return {"index": "HNSW", "M": LINKS, "ef_construction": EF_CONSTRUCTION, "scalar": "InvertIndexParam, range"}
+        return {
+            "index": "HNSW",
+            "M": LINKS,
+            "ef_construction": EF_CONSTRUCTION,
+            "scalar": "InvertIndexParam, range",
+            "batch_size": BATCH_SIZE,
+        }
 
-    def build(
-        self, vectors: Floats, metadatas: list[dict[str, object]], indexed: list[str], folder: Path
-    ) -> FilterBuild:
+    def create(self, folder: Path, layout: Layout) -> None:
         inverted = zvec.InvertIndexParam(enable_range_optimization=True)
         fields = [
             zvec.FieldSchema(
                 name,
                 zvec.DataType.INT64 if isinstance(value, int) else zvec.DataType.STRING,
-                index_param=inverted if name in indexed else None,
+                index_param=inverted if name in layout.indexed else None,
             )
-            for name, value in metadatas[0].items()
+            for name, value in layout.example.items()
         ]
         graph = zvec.HnswIndexParam(metric_type=zvec.MetricType.COSINE, m=LINKS, ef_construction=EF_CONSTRUCTION)
-        vector = zvec.VectorSchema(VECTOR, zvec.DataType.VECTOR_FP32, vectors.shape[1], index_param=graph)
-        started = time.perf_counter()
+        vector = zvec.VectorSchema(VECTOR, zvec.DataType.VECTOR_FP32, layout.dim, index_param=graph)
         folder.parent.mkdir(parents=True, exist_ok=True)
         schema = zvec.CollectionSchema(name="bench", fields=fields, vectors=vector)
         self._collection = zvec.create_and_open(str(folder), schema)
-        for start in range(0, len(vectors), BATCH_SIZE):
-            rows = range(start, min(start + BATCH_SIZE, len(vectors)))
-            outcomes = self._collection.insert(
-                [zvec.Doc(id=str(row), vectors={VECTOR: vectors[row]}, fields=metadatas[row]) for row in rows]
-            )
-            if not all(outcome.ok() for outcome in outcomes):
-                raise RuntimeError(f"zvec refused some of the rows from {start} on")
-        written = time.perf_counter() - started
+
+    def add(self, start: int, vectors: Floats, metadatas: list[Metadata]) -> None:
+        outcomes = self._collection.insert(
+            [
+                zvec.Doc(id=str(start + offset), vectors={VECTOR: vector}, fields=metadata)
+                for offset, (vector, metadata) in enumerate(zip(vectors, metadatas, strict=True))
+            ]
+        )
+        if not all(outcome.ok() for outcome in outcomes):
+            raise RuntimeError(f"zvec refused some of the rows from {start} on")
+
+    def finish(self) -> None:
         self._collection.flush()
         self._collection.optimize()
-        return FilterBuild(written, time.perf_counter() - started)
 
     def open(self, folder: Path) -> None:
         self._collection = zvec.open(str(folder))
 
+    def use(self, setting: Setting) -> None:
+        if setting.get("linear"):
+            self._parameters = zvec.HnswQueryParam(is_linear=True)
+        else:
+            self._parameters = zvec.HnswQueryParam(ef=setting["ef"]) if setting else zvec.HnswQueryParam()
+
     def native(self, condition: Filter | None) -> object:
         return None if condition is None else f"{condition.field} {condition.operator} {condition.value}"
 
-    def query(self, vector: Floats, k: int, condition: Any, setting: Setting) -> object:
-        if setting.get("linear"):
-            parameters = zvec.HnswQueryParam(is_linear=True)
-        else:
-            parameters = zvec.HnswQueryParam(ef=setting["ef"])
-        asked = zvec.Query(field_name=VECTOR, vector=vector, param=parameters)
+    def query(self, vector: Floats, k: int, condition: Any = None) -> object:
+        asked = zvec.Query(field_name=VECTOR, vector=vector, param=self._parameters)
         return self._collection.query(asked, topk=k, filter=condition)
 
     def ids(self, answer: Any) -> list[int]:

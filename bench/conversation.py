@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class ChildError(RuntimeError):
@@ -23,14 +23,28 @@ class ChildError(RuntimeError):
 
 
 class Conversation:
-    """The driver's end. `python` is the interpreter that has the database's packages."""
+    """The driver's end. `python` is the interpreter that has the database's packages, `options` its own."""
 
-    def __init__(self, python: Path, module: str, arguments: list[str]) -> None:
+    def __init__(
+        self,
+        python: Path,
+        module: str,
+        arguments: list[str],
+        options: tuple[str, ...] = (),
+        variables: dict[str, str] | None = None,
+    ) -> None:
         # Models and data would be looked for on the network by some libraries; nothing here may go there. A warning
         # with every query would count as part of its time.
         offline = {"ANONYMIZED_TELEMETRY": "False", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-        environment = {**os.environ, **offline, "LANCE_LOG": "error", "LANCEDB_LOG": "error", "RUST_LOG": "error"}
-        command = [str(python), "-m", module, *arguments]
+        environment = {
+            **os.environ,
+            **offline,
+            "LANCE_LOG": "error",
+            "LANCEDB_LOG": "error",
+            "RUST_LOG": "error",
+            **(variables or {}),
+        }
+        command = [str(python), *options, "-m", module, *arguments]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -51,6 +65,12 @@ class Conversation:
             raise ChildError(reply["error"])
         return reply["answer"]
 
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def end(self) -> None:
         """Closes the child's input, upon which it ends, and waits for that."""
         assert self._process.stdin and self._process.stdout
@@ -66,14 +86,19 @@ class Conversation:
         self._process.stdout.close()
 
 
-def serve(actions: dict[str, Callable[..., Any]]) -> None:
-    """The child's end: answers until its input is closed. What libraries print goes to the standard error."""
+def serve(make: Callable[[], dict[str, Callable[..., Any]]]) -> None:
+    """The child's end: makes its actions when it is first asked, and answers until its input is closed.
+
+    A library that is not installed is an answer, too. What libraries print goes to the standard error.
+    """
+    actions: dict[str, Callable[..., Any]] = {}
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     for line in sys.stdin:
         arguments = json.loads(line)
         try:
+            actions = actions or make()
             reply = {"answer": actions[arguments.pop("do")](**arguments)}
         except Exception:  # noqa: BLE001  # whatever it was, the driver gets it and goes on without this database
             reply = {"error": traceback.format_exc()}

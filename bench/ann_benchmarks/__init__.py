@@ -1,0 +1,1 @@
+"""NoPokeDB for ann-benchmarks (github.com/erikbern/ann-benchmarks); its README says how it is run."""

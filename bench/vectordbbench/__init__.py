@@ -1,0 +1,1 @@
+"""NoPokeDB for VectorDBBench (github.com/zilliztech/VectorDBBench); its README says how it is run."""

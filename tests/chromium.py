@@ -20,7 +20,9 @@ TIMEOUT_S = 30.0
 
 def find_chromium() -> str | None:
     """The program, None where there is none."""
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
 
 
 class Browser:
@@ -37,7 +39,7 @@ class Browser:
         ]  # fmt: skip
 
         # The protocol speaks on the descriptors 3 and 4. Both ends are moved away first: one may be 3 or 4 already.
-        script = f"exec 8<&{to_browser} 9>&{from_browser}; exec 3<&8 4>&9; exec \"$@\""
+        script = f'exec 8<&{to_browser} 9>&{from_browser}; exec 3<&8 4>&9; exec "$@"'
         self._process = subprocess.Popen(
             ["bash", "-c", script, "chromium", *command],
             pass_fds=(to_browser, from_browser),
@@ -54,7 +56,9 @@ class Browser:
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.kill()
         self._process.wait()
         os.close(self._write)
@@ -110,10 +114,15 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.send(f"{domain}.enable")
         page.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=width < 600,
         )
         page.send(
-            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
         )
         page.send("Page.navigate", url=url)
         return page
@@ -152,7 +161,9 @@ class Page:
     def wait(self, script: str, timeout_s: float = TIMEOUT_S) -> Any:
         """Until the expression is true; its value, or True for an element."""
         deadline = time.monotonic() + timeout_s
-        while not (value := self.run(f"(() => {{ const found = ({script}); return found instanceof Node ? true : found }})()")):
+        while not (
+            value := self.run(f"(() => {{ const found = ({script}); return found instanceof Node ? true : found }})()")
+        ):
             assert time.monotonic() < deadline, f"never true: {script}\n{self.problems}\n{self.text()}"
             time.sleep(0.03)
         return value
@@ -169,8 +180,13 @@ class Page:
         """Click with the mouse in the middle of the element that the expression finds."""
         self.wait(f"!!({script})")
         self.run(f"({script}).scrollIntoView({{block: 'center'}})")
-        x, y = self.run(f"(() => {{ const b = ({script}).getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] }})()")
-        self.click_at(x, y)
+        x, y, width, height = self.box(script)
+        self.click_at(x + width / 2, y + height / 2)
+
+    def box(self, script: str) -> tuple[float, float, float, float]:
+        """Left, top, width and height of the element that the expression finds."""
+        found = self.run(f"(({{ x, y, width, height }}) => [x, y, width, height])(({script}).getBoundingClientRect())")
+        return tuple(found)
 
     def click_at(self, x: float, y: float) -> None:
         self.move_to(x, y)

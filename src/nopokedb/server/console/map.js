@@ -210,7 +210,7 @@ export const SpaceMap = ({ name }) => {
             onPointerUp=${released}
             onKeyDown=${(event) => ({ "+": () => zoom(1.4), "-": () => zoom(1 / 1.4) })[event.key]?.()}
             onWheel=${(event) => (event.preventDefault(), zoom(event.deltaY < 0 ? 1.15 : 1 / 1.15))} />
-          ${hover && html`<${Tip} record=${records[hover.at]} x=${hover.x} y=${hover.y} />`}
+          ${hover && hover.at !== near?.at && html`<${Tip} record=${records[hover.at]} x=${hover.x} y=${hover.y} width=${canvas.current.clientWidth} />`}
         </div>
         <p class="legend">${colours.legend.map(([colour, words]) => html`<span><i class="dot" style=${{ background: colour }} />${words}</span>`)}</p>
       </section>
@@ -228,7 +228,8 @@ const spread = (records, key) => {
   return values.size < 2 ? 1e9 : values.size;
 };
 
-const Tip = ({ record, x, y }) => html`<div class="tip" style=${{ left: `${x}px`, top: `${y}px` }}>
+// Above the point, or below it where there is no room; never beyond the sides.
+const Tip = ({ record, x, y, width }) => html`<div class=${"tip " + (y < 190 ? "below" : "")} style=${{ left: `${Math.max(165, Math.min(width - 165, x))}px`, top: `${y}px` }}>
   <b class="id">${short(idText(record.id), 40)}</b>
   ${Object.entries(record.metadata ?? {}).slice(0, 8).map(([key, value]) => html`<div><b>${short(key, 30)}</b> ${short(typeof value === "string" ? value : write(value), 60)}</div>`)}
   ${record.text && html`<p>${short(record.text, 140)}</p>`}

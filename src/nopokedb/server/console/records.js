@@ -69,7 +69,7 @@ export const Records = ({ name, facts }) => {
       <${Field} label="Order by"><input list="fields" placeholder="id, or a field (- in front: down)" value=${order} onInput=${(e) => setOrder(e.target.value)} /><//>
     </section>
     ${error && html`<${Note} kind="bad" title=${error.type}>${error.message}<//>`}
-    <p class="faint" aria-live="polite">${count(total)} ${where ? "records pass the filter" : "records"}</p>
+    <p class="faint" aria-live="polite">${count(total)} ${total === 1 ? "record" : "records"}${where ? (total === 1 ? " passes the filter" : " pass the filter") : ""}</p>
     <div class="table" role="table" aria-label="Records">
       <div class="tr th" role="row"><span role="columnheader">id</span><span role="columnheader">metadata</span>${hasText && html`<span role="columnheader">text</span>`}</div>
       ${records.map(

@@ -177,8 +177,8 @@ class Page:
         self.wait(f"document.body.innerText.includes({json.dumps(text)})")
 
     def click(self, script: str) -> None:
-        """Click with the mouse in the middle of the element that the expression finds."""
-        self.wait(f"!!({script})")
+        """Click with the mouse in the middle of the element that the expression finds, as soon as it can be."""
+        self.wait(f"((e) => !!e && !e.disabled)({script})")
         self.run(f"({script}).scrollIntoView({{block: 'center'}})")
         x, y, width, height = self.box(script)
         self.click_at(x + width / 2, y + height / 2)

@@ -42,7 +42,7 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         db.add([1, 0.5], {"s": "x"}, id="1")
         db.add([1, 1], {"i": 1}, id=1)
-        db.add([0, 1], {}, id='a/b?c#d"<b>ü')
+        db.add([0, 1], {}, id='a,b/c?d#e"<b>ü')
     with NoPokeDB(path=folder / "texts", embed="wordllama") as db:
         texts = ["a kitten sleeps on the sofa", "fast cars and engines", "a recipe for bread"]
         db.add_many(texts=texts, metadatas=[{"kind": kind} for kind in ("animal", "machine", "food")])
@@ -209,7 +209,7 @@ def test_what_is_stored_is_text(visit: Open) -> None:
     """Markup in keys, values, texts and ids is shown as it is, everywhere; ints keep all their digits, 1 is not "1"."""
     page = visit("#/c/odd-ends/records")
     page.wait("document.querySelectorAll('[data-row]').length === 4")
-    assert ids(page) == ["1", str(BIG), '"1"', json.dumps('a/b?c#d"<b>ü', ensure_ascii=False)]
+    assert ids(page) == ["1", str(BIG), '"1"', json.dumps('a,b/c?d#e"<b>ü', ensure_ascii=False)]
     assert HOSTILE[:20] in page.text() and "9007199254740993" in page.text()
     for row in range(4):
         page.click(f"document.querySelectorAll('[data-row]')[{row}]")
@@ -248,7 +248,7 @@ def test_queries_and_their_plan(visit: Open) -> None:
     stages = page.run("[...document.querySelectorAll('.stage-ms')].map((e) => Number(e.textContent))")
     assert len(stages) > 3 and abs(sum(stages) - float(total.split()[0])) <= 0.1 * sum(stages) + 0.01
     starts = page.run("[...document.querySelectorAll('.stage .bar')].map((e) => parseFloat(e.style.marginLeft))")
-    assert starts[0] == 0 and starts == sorted(starts) and starts[-1] > 50  # one after the other
+    assert starts[0] == 0 and starts == sorted(set(starts))  # one after the other
     page.click(page.button("Scores"))
     page.wait("document.querySelector('input[type=range]')")
     page.click(page.button("Search"))
@@ -346,7 +346,7 @@ def test_keys_of_the_keyboard_themes_and_a_phone(visit: Open) -> None:
         page.press(key)
     assert page.run("document.activeElement.querySelector('.id').textContent") == "0"
     page.press("Enter", 13)
-    page.wait("document.querySelector('dialog')")
+    page.wait("document.querySelector('dialog[open]')")
     page.press("Escape", 27)
     page.wait("!document.querySelector('dialog')")
     page.press("?")
@@ -393,6 +393,8 @@ def test_what_the_modules_compute(visit: Open) -> None:
     assert run("json", "['7', '\"7\"', '-9223372036854775808', 'x y', '7.5'].map((t) => m.write(m.typedId(t)))") == [
         "7", '"7"', "-9223372036854775808", '"x y"', '"7.5"',
     ]  # fmt: skip
+    ids_ = json.dumps('7, "a,\\"b" ,x y,, "8"')
+    assert run("json", f"m.typedIds({ids_}).map((id) => m.write(id))") == ["7", '"a,\\"b"', '"x y"', '"8"']
     assert run("json", "m.passage('a &lt;b&gt; <b>x &amp; y</b> &amp;lt; z')") == [
         {"bold": False, "text": "a <b> "},
         {"bold": True, "text": "x & y"},

@@ -30,6 +30,9 @@ export const typedId = (text) => {
   return trimmed;
 };
 
+// Several ids, separated by commas; what stands in quotes may have commas of its own.
+export const typedIds = (text) => (text.match(/\s*"(?:[^"\\]|\\.)*"\s*|[^,]+/g) ?? []).filter((part) => part.trim()).map(typedId);
+
 // The marked passage of a text: the server marks words with <b> and escapes the rest. It is taken apart, never inserted.
 export const passage = (marked) => {
   const parts = [];

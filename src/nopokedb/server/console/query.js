@@ -1,7 +1,7 @@
 // Ask: by text, by an example record, or by a vector that is pasted, under a filter; with the plan of the answer.
 import { Button, Choice, Field, Loading, Note, Tags, decimal, html, idText, short, useEffect, useState } from "./ui.js";
 import { api } from "./api.js";
-import { passage, read, typedId } from "./json.js";
+import { passage, read, typedIds } from "./json.js";
 import { Filter } from "./filter.js";
 import { Plan } from "./plan.js";
 import { RecordDialog } from "./record.js";
@@ -36,7 +36,7 @@ export const Query = ({ name, facts, rest }) => {
     const body = { k: Number(k) };
     const bm25 = by === "text" ? (sides === "meaning" ? "" : text) : words;
     if (by === "text" && sides !== "words") body.vector = text;
-    if (by === "like") body.like = example.split(/\s*,\s*/).filter(Boolean).map(typedId);
+    if (by === "like") body.like = typedIds(example);
     if (by === "vector") body.vector = vectorOf(vector);
     if (bm25.trim()) body.text = bm25;
     if (where) body.where = where;

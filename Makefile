@@ -31,7 +31,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/ask_stdlib.py
 
 # Debian keeps the part of Python that makes environments in a package of its own. FUSE and XFS are for the crash tests,
-# which are skipped, and say so, where these are missing.
+# Chromium for those of the console; they are skipped, and say so, where these are missing.
 system-deps:
 	@venv=""; tools=""; \
 	$(PYTHON) -c "import ensurepip" 2>/dev/null || venv=python3-venv; \
@@ -39,12 +39,13 @@ system-deps:
 		command -v fusermount3 >/dev/null || tools="fuse3"; \
 		command -v mkfs.xfs >/dev/null || [ -x /usr/sbin/mkfs.xfs ] || tools="$$tools xfsprogs"; \
 	fi; \
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null || tools="$$tools chromium"; \
 	if [ -z "$$venv$$tools" ]; then echo "nothing to install"; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && apt-get install -y -qq $$venv $$tools || [ -z "$$venv" ]; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$venv $$tools || [ -z "$$venv" ]; \
 	elif [ -n "$$venv" ]; then \
 		echo "$(PYTHON) cannot make environments: install its venv module (Debian: python3-venv)"; exit 1; \
-	else echo "some crash tests will be skipped, for want of:$$tools"; fi
+	else echo "some tests will be skipped, for want of:$$tools"; fi
 
 # On all cores; `python -m pytest FILE` runs one after the other.
 test: system-deps $(VENV)/.installed-test lint

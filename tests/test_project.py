@@ -250,6 +250,9 @@ def test_the_wheel_installs_and_works(tmp_path: Path) -> None:
         capture_output=True,
     )
     assert (target / "nopokedb" / "py.typed").exists()
+    ours = PACKAGE / "server" / "console"
+    for file in ours.rglob("*"):
+        assert (target / "nopokedb" / "server" / "console" / file.relative_to(ours)).exists(), file
     code = (
         "import nopokedb, pathlib, sys; assert pathlib.Path(nopokedb.__file__).is_relative_to(sys.argv[1]);"
         "db = nopokedb.NoPokeDB(dim=2, path='db'); db.add([1, 2], {'a': 1}); print(db.query([1, 2]))"

@@ -37,6 +37,7 @@ _ALL = (
     Operation("explain", "read", requests.Query, reading.explain, "read"),
     Operation("get", "read", requests.GetRecords, reading.get, "read"),
     Operation("scan", "read", requests.Scan, reading.scan, "read"),
+    Operation("sample", "read", requests.Sample, reading.sample, "read"),
     Operation("count", "read", requests.Count, reading.count, "read"),
     Operation("facet", "read", requests.Facet, reading.facet, "read"),
     Operation("measure_recall", "read", requests.MeasureRecall, reading.measure_recall, "slow"),

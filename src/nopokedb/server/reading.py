@@ -17,6 +17,7 @@ from nopokedb.records import check_choice, check_int
 from nopokedb.server import requests
 from nopokedb.server.results import Answers, Collection, Counted, Facets, Page, Records
 from nopokedb.server.vectors import unpack, unpack_many
+from nopokedb.where import parse_filter
 
 
 def query(db: NoPokeDB, request: requests.Query) -> Answers:
@@ -88,6 +89,13 @@ def scan(db: NoPokeDB, request: requests.Scan) -> Page:
         records.pop()
         after = records[-1].id if request.order_by is None else records[-1].cursor
     return Page(records, after, is_packed(request.vector_format))
+
+
+def sample(db: NoPokeDB, request: requests.Sample) -> Records:
+    """Up to so many records, chosen by chance; one that is deleted meanwhile is left out."""
+    packed = is_packed(request.vector_format)
+    ids, _ = db._engine.sample(check_int("count", request.count, 1, 2**31), parse_filter(request.where))
+    return Records([record for record in db.get_many(ids, include=request.include) if record is not None], packed)
 
 
 def count(db: NoPokeDB, request: requests.Count) -> Counted:

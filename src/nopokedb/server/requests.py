@@ -170,6 +170,16 @@ class Scan:
 
 
 @dataclass(slots=True)
+class Sample:
+    """Records chosen by chance, without order."""
+
+    count: int = 100
+    where: Filter | None = None
+    include: list[Part] | tuple[Part, ...] = ("metadata",)
+    vector_format: VectorFormat = "list"
+
+
+@dataclass(slots=True)
 class Count:
     """How many records there are, or pass the filter."""
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 import nopokedb
 from nopokedb.server.refusals import MethodError, NoSuchThingError
 from nopokedb.server.rest.calls import Call
+from nopokedb.server.rest.console import console_replies
 from nopokedb.server.rest.documents import document, openapi_reply, page_reply
 from nopokedb.server.rest.gate import Gate, HostRule
 from nopokedb.server.rest.replies import Receive, Reply, Scope, Send, send_reply
@@ -56,6 +57,8 @@ def make_app(service: Service, hosts: HostRule) -> ASGIApp:
     found = document(app)
     for path, reply in (("/openapi.json", openapi_reply(found)), ("/docs", page_reply(found))):
         app.router.routes.append(_fixed(path, reply))
+    for path, reply in console_replies().items():
+        app.router.routes.append(_fixed(path, reply, is_open=True))
 
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
         raise NoSuchThingError(f"expected the address of something, got {scope['path']!r:.200}")
@@ -76,12 +79,13 @@ def make_app(service: Service, hosts: HostRule) -> ASGIApp:
     return Gate(call, service, hosts)
 
 
-def _fixed(path: str, reply: Reply) -> StarletteRoute:
-    """A route that always answers the same to everybody who has a key."""
+def _fixed(path: str, reply: Reply, *, is_open: bool = False) -> StarletteRoute:
+    """A route that always answers the same to everybody who has a key, or to everybody."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["caller"].check("read", None)
-        scope["operation"] = path.strip("/")
+        if not is_open:
+            scope["caller"].check("read", None)
+        scope["operation"] = "console" if is_open else path.strip("/")
         await send_reply(send, reply, scope["request_id"])
 
     route = StarletteRoute(path, lambda request: None, methods=["GET"])

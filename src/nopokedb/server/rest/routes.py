@@ -212,6 +212,7 @@ ROUTES: tuple[Route, ...] = (
     _operation("POST", "/batch", "batch"),
     _operation("POST", "/ids", "reserve_ids"),
     _operation("POST", "/scan", "scan"),
+    _operation("POST", "/sample", "sample"),
     _operation("POST", "/count", "count"),
     _operation("POST", "/facet", "facet"),
     _operation("POST", "/explain", "explain"),

@@ -53,8 +53,8 @@ def _statistics(connection: Connection, collection: Collection) -> Iterator[Prob
         yield Problem(
             "text",
             "warning",
-            f"the statistics of texts say {noted[0]} texts of {noted[1]} terms, there are {there[0]} of {there[1]}; the "
-            "table was changed by something else, and BM25 scores are off",
+            f"the statistics of texts say {noted[0]} texts of {noted[1]} terms, there are {there[0]} of {there[1]}; "
+            "the table was changed by something else, and BM25 scores are off",
             f"nopokedb.batches_{collection.number}",
         )
 

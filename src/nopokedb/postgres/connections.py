@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import Format
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -34,7 +35,8 @@ from nopokedb.errors import (
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 T = TypeVar("T")
 
-_MAX_CONNECTIONS = 32
+_MAX_CONNECTIONS = 64
+"""Opened as they are needed. Each unfinished scan of more than a page holds one."""
 _PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds between attempts; the last one repeats. Each is stretched by chance, so that handles do not come at once."""
 _RETRIED_STATES = frozenset(
@@ -97,25 +99,39 @@ class Connections:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection of the pool, in autocommit mode."""
-        self._check_usable()
-        pool = self._pool or self._open_pool()
-        try:
-            connection = pool.getconn(timeout=self.timeout_s)
-        except PoolTimeout as error:
-            raise psycopg.OperationalError(str(error)) from error
+        connection = self.take()
         try:
             yield connection
         finally:
+            self.give_back(connection)
+
+    def take(self) -> Connection:
+        """A connection of the pool, which `give_back` has to get back."""
+        self._check_usable()
+        pool = self._pool or self._open_pool()
+        try:
+            return pool.getconn(timeout=self.timeout_s)
+        except PoolTimeout as error:
+            raise psycopg.OperationalError(str(error)) from error
+
+    def give_back(self, connection: Connection) -> None:
+        """Return a connection; one in the middle of a transaction is closed."""
+        if connection.info.transaction_status != TransactionStatus.IDLE:
+            connection.close()
+        pool = self._pool
+        if pool is None:  # the handle was closed meanwhile
+            connection.close()
+        else:
             pool.putconn(connection)
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """The result of a read, tried again while the server cannot be reached."""
         return self.persist(lambda: self._once(work))
 
-    def persist(self, attempt: Callable[[], T]) -> T:
-        """Call until it succeeds, fails for good, or the time is up."""
+    def persist(self, attempt: Callable[[], T], limit_s: float | None = None) -> T:
+        """Call until it succeeds, fails for good, or the time is up (`timeout_s`, or a shorter limit)."""
         self._check_usable()
-        deadline = time.monotonic() + self.timeout_s
+        deadline = time.monotonic() + (self.timeout_s if limit_s is None else min(limit_s, self.timeout_s))
         for pause in self._pauses():
             try:
                 return attempt()
@@ -219,7 +235,9 @@ class Connections:
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and self.read_only:
             return ReadOnlyError(f"{self.shown} was opened with read_only=True; open it without to write")
         if isinstance(error, psycopg.Error) and lost(error):
-            return UnavailableError(f"{self.shown} could not be reached for {self.timeout_s:g} s: {_words(error)}")
+            return UnavailableError(
+                f"{self.shown} could not be reached within timeout_s={self.timeout_s:g}: {_words(error)}"
+            )
         return error
 
 
@@ -232,13 +250,17 @@ def lost(error: Exception) -> bool:
 
 
 def redacted(uri: str) -> str:
-    """The address without its password."""
+    """The address without its password, as it may be opened again where none is needed."""
     parts = conninfo_to_dict(uri)
-    hosts = str(parts.get("host") or "localhost").split(",")
-    ports = str(parts.get("port") or "").split(",")
-    places = [f"{host}:{port}" if port else host for host, port in zip(hosts, ports * len(hosts), strict=False)]
-    user = f"{parts['user']}@" if parts.get("user") else ""
-    return f"postgresql://{user}{','.join(places)}/{parts.get('dbname') or ''}"
+    host, user = str(parts.get("host") or "localhost"), f"{parts['user']}@" if parts.get("user") else ""
+    database = quote(str(parts.get("dbname") or ""))
+    port = str(parts.get("port") or "")
+    if "/" in host:  # the folder of a socket
+        return f"postgresql://{user}/{database}?host={quote(host)}" + (f"&port={port}" if port else "")
+    hosts, ports = host.split(","), port.split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = [f"{name}:{number}" if number else name for name, number in zip(hosts, ports, strict=False)]
+    return f"postgresql://{user}{','.join(places)}/{database}"
 
 
 def check_uri(uri: str) -> None:

@@ -33,6 +33,8 @@ from nopokedb.problems import Problem
 from nopokedb.records import Id, Part, Record, Vectors
 
 T = TypeVar("T")
+_OPENING_S = 5.0
+"""An address that does not answer for so long is most likely wrong: a server that starts is back by then."""
 
 
 class PostgresEngine:
@@ -52,7 +54,7 @@ class PostgresEngine:
         self.read_only = read_only
         self.shown = f"{self._connections.shown}#{name}"
         try:
-            self._collection = self._connections.persist(lambda: self._opened(name, settings, dim))
+            self._collection = self._connections.persist(lambda: self._opened(name, settings, dim), _OPENING_S)
             stored = self._collection.settings
             self.dim, self.space = stored.dim, stored.space
             self.embed_name, self.embed_fingerprint = stored.embed_name, stored.embed_fingerprint
@@ -256,8 +258,9 @@ class PostgresEngine:
         statement = sql.SQL(
             "SELECT (SELECT count(*) FROM {records}), pg_total_relation_size({name}::regclass), "
             "pg_indexes_size({name}::regclass), coalesce(pg_relation_size(to_regclass({index})), 0), "
-            "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn"
+            "(SELECT coalesce(sum(count), 0)::bigint FROM {batches})"
         ).format(
+            batches=self._collection.batches,
             records=self._collection.records,
             name=sql.Literal(f"nopokedb.records_{number}"),
             index=sql.Literal(f"nopokedb.vectors_{number}"),
@@ -284,8 +287,8 @@ class PostgresEngine:
                 tail_count=0 if segments else count,
                 segments=tuple(segments),
                 sealing=self._index.building,
-                lsn=int(lsn),
-                checkpoint_lsn=int(lsn),
+                lsn=lsn,
+                checkpoint_lsn=lsn,
                 log_bytes=0,
                 disk_bytes=disk,
                 index_bytes=indexes,

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import psycopg
 from psycopg import sql
+from psycopg.rows import TupleRow
 
 from nopokedb.engine import Order
 from nopokedb.errors import InvalidInputError
@@ -84,43 +85,49 @@ class Scan(Iterator[Record]):
         *,
         ordered: bool,
     ) -> None:
+        self._connections = connections
         self._include = include
         self._dim = dim
         self._ordered = ordered
-        self._connection = connections.run(lambda _: connections.dedicated())
-        self._close = weakref.finalize(self, self._connection.close)
-        self._cursor = self._connection.cursor(binary=True)
-        try:
-            self._cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            # The state is that of the first statement: now, not when the first record is asked for.
-            self._cursor.execute(sql.SQL("DECLARE scan NO SCROLL CURSOR FOR {}").format(statement), values)
-            self._page = self._fetch()
-        except psycopg.Error as error:
-            self._close()
-            raise connections.translated(error) from error
-        self._translated = connections.translated
+        self._cursor, self._page = connections.persist(lambda: self._begin(statement, values))
 
-    def _fetch(self) -> Iterator[Any]:
-        rows = self._cursor.execute(sql.SQL("FETCH {} FROM scan").format(sql.Literal(_PAGE)), binary=True).fetchall()
+    def _begin(
+        self, statement: sql.Composed, values: Sequence[Any]
+    ) -> tuple[psycopg.Cursor[TupleRow], Iterator[TupleRow]]:
+        """The state is that of the first statement: now, not when the first record is asked for."""
+        connection = self._connections.take()
+        self._give_back = weakref.finalize(self, self._connections.give_back, connection)
+        try:
+            cursor = connection.cursor(binary=True)
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(sql.SQL("DECLARE scan NO SCROLL CURSOR FOR {}").format(statement), values)
+            return cursor, self._fetch(cursor)
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _fetch(self, cursor: psycopg.Cursor[TupleRow]) -> Iterator[TupleRow]:
+        rows = cursor.execute(sql.SQL("FETCH {} FROM scan").format(sql.Literal(_PAGE)), binary=True).fetchall()
         if len(rows) < _PAGE:
-            self._close()
+            cursor.execute("COMMIT")
+            self._give_back()
         return iter(rows)
 
     def __next__(self) -> Record:
         row = next(self._page, None)
         if row is None:
-            if not self._close.alive:
+            if not self._give_back.alive:
                 raise StopIteration
             try:
-                self._page = self._fetch()
+                self._page = self._fetch(self._cursor)
             except psycopg.Error as error:  # the state is lost with the connection: no other has it
-                self._close()
-                raise self._translated(error) from error
+                self._give_back()
+                raise self._connections.translated(error) from error
             return next(self)
         if not self._ordered:
             return record_of(row, self._include, self._dim)
-        *row, rank, number, text = row
-        return record_of(row, self._include, self._dim, _encode_cursor(rank, number, text, id_of(row[0])))
+        *parts, rank, number, text = row
+        return record_of(parts, self._include, self._dim, _encode_cursor(rank, number, text, id_of(row[0])))
 
 
 def scan(
@@ -236,7 +243,8 @@ def facet(
     statement = sql.SQL(
         "SELECT value, count(*) AS number FROM (SELECT DISTINCT id, value FROM {records} CROSS JOIN LATERAL "
         "jsonb_path_query(fields, %s::jsonpath) AS value WHERE ({condition}) AND jsonb_typeof(value) IN "
-        "('string', 'number', 'boolean')) AS found GROUP BY value ORDER BY number DESC, CASE jsonb_typeof(value) WHEN 'number' THEN 0 "
+        "('string', 'number', 'boolean')) AS found GROUP BY value "
+        "ORDER BY number DESC, CASE jsonb_typeof(value) WHEN 'number' THEN 0 "
         "WHEN 'string' THEN 1 ELSE 2 END, CASE jsonb_typeof(value) WHEN 'string' THEN NULL ELSE value END, "
         "(value #>> '{{}}') COLLATE \"C\" LIMIT %s"
     ).format(records=collection.records, condition=condition.sql)

@@ -259,7 +259,8 @@ def _make_tables(connection: Connection, made: Collection) -> None:
         sql.SQL("CREATE INDEX ON {records} USING gin (fields jsonb_path_ops)"),
         sql.SQL("CREATE INDEX ON {records} USING gin (terms)"),
         sql.SQL(
-            "CREATE TABLE {batches} (key uuid UNIQUE, at timestamptz NOT NULL DEFAULT now(), added bytea, "
+            "CREATE TABLE {batches} (key uuid UNIQUE, at timestamptz NOT NULL DEFAULT now(), "
+            "count bigint NOT NULL DEFAULT 1, added bytea, "
             "documents bigint NOT NULL DEFAULT 0, length bigint NOT NULL DEFAULT 0)"
         ),
         sql.SQL("CREATE SEQUENCE {ids} MINVALUE 0 START 0"),

@@ -67,6 +67,8 @@ class _Tally:
     length: int = 0
     size: int = 0
     """Bytes of all that the batch writes."""
+    changed: int = 0
+    """Records written or deleted."""
     highest: int = -1
     """The largest int id that was given."""
 
@@ -204,7 +206,8 @@ class Writer:
         tally = _Tally()
         results = [self._part(connection, write, tally) for write in writes]
         check_batch_bytes(tally.size)
-        connection.execute(self._sql["note"], (key, tally.documents, tally.length))
+        if tally.changed:  # doing nothing twice is harmless
+            connection.execute(self._sql["note"], (key, tally.documents, tally.length))
         if tally.highest > self._counter_seen:
             self._raise_counter(connection, tally.highest)
         return results
@@ -235,6 +238,7 @@ class Writer:
         for row in rows:
             values, length = self._values(row, new=True)
             stored.append(values)
+            tally.changed += 1
             tally.text(length, None)
             tally.size += _size(row)
         check_batch_bytes(tally.size)
@@ -303,6 +307,7 @@ class Writer:
         ).fetchone()
         assert row is not None
         count, documents, length = row
+        tally.changed += count
         tally.documents -= documents
         tally.length -= length
         return int(count)
@@ -315,12 +320,15 @@ class Writer:
 
     def _store(self, connection: Connection, rows: list[_Row], old: dict[bytes, _Old], tally: _Tally) -> None:
         """Store records of which some are there."""
+        if not rows:
+            return
         stored = []
         for row in rows:
             before = old.get(row.key)
             row.computed = bool(row.computed) if before is None else row.computed
             values, length = self._values(row, new=before is None)
             stored.append(values)
+            tally.changed += 1
             if before is None or row.text is not None:
                 tally.text(length, None if before is None else before.length)
             tally.size += _size(row)
@@ -410,7 +418,8 @@ _STATEMENTS: dict[str, str] = {
     "add one": (
         "WITH made AS (INSERT INTO {records} ({columns}) VALUES ('\\x00'::bytea || "
         "int8send(nextval({ids}::regclass) # (-9223372036854775808)), %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-        "RETURNING id) INSERT INTO {batches} (key, added, documents, length) SELECT %s, id, %s, %s FROM made RETURNING added"
+        "RETURNING id) INSERT INTO {batches} (key, added, documents, length) SELECT %s, id, %s, %s FROM made "
+        "RETURNING added"
     ),
     "copy": "COPY {records} ({columns}) FROM STDIN (FORMAT binary)",
     "lock": "SELECT id, metadata, length, computed FROM {records} WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
@@ -433,8 +442,9 @@ _STATEMENTS: dict[str, str] = {
         "WHERE last IS NULL OR last < %s"
     ),
     "fold": (
-        "WITH old AS (DELETE FROM {batches} WHERE at < now() - %s::interval RETURNING documents, length) "
-        "INSERT INTO {batches} (documents, length) SELECT sum(documents), sum(length) FROM old HAVING count(*) > 0"
+        "WITH old AS (DELETE FROM {batches} WHERE at < now() - %s::interval RETURNING count, documents, length) "
+        "INSERT INTO {batches} (count, documents, length) SELECT sum(count), sum(documents), sum(length) FROM old "
+        "HAVING count(*) > 0"
     ),
 }
 

@@ -2,7 +2,7 @@
 
 A test becomes one jsonpath, which the operator `@?` asks of `fields` and the GIN index on it can answer:
 
-    {"a.b": 1}    fields @? '$."a"."b" ? (@.type() == "number" && @ == 1)'
+    {"a.b": 1}    fields @? '$."a"."b" ? (@ == 1 && @.type() == "number")'
 
 In lax mode a step into a list goes into each of its elements, and `?` looks at the elements of a list once: what
 filters.py says, but that a comparison would unwrap a list inside a list again, hence `type()`. `$contains` asks
@@ -127,17 +127,17 @@ def _equal(value: Any) -> str:
     found = typed(value)
     assert found is not None
     kind = {"null": '"null"', "bool": '"boolean"', **_TYPES}[found[0]]
-    return f"@.type() == {kind} && @ == {scalar_text(found[1])}"
+    return f"@ == {scalar_text(found[1])} && @.type() == {kind}"
 
 
 def _range(bounds: Range) -> str:
     kind, low, high = range_of(bounds)
-    parts = [f"@.type() == {_TYPES[kind]}"]
+    parts = []
     if low is not None:
         parts.append(f"@ {'>' if bounds.above else '>='} {scalar_text(low)}")
     if high is not None:
         parts.append(f"@ {'<' if bounds.below else '<='} {scalar_text(high)}")
-    return " && ".join(parts)
+    return " && ".join([*parts, f"@.type() == {_TYPES[kind]}"])  # last: most elements fail the comparison
 
 
 def _contains(path: tuple[str, ...], operand: Any) -> Condition:

@@ -292,7 +292,10 @@ def _phrase_count(part: Part) -> Condition:
     """How often the terms stand at these distances from each other."""
     (first, term), *others = part.places
     followed = [
-        Condition(sql.SQL("places -> %s @> to_jsonb(place::int + %s)"), [other, position - first])
+        Condition(
+            sql.SQL("place::int + %s IN (SELECT next::int FROM jsonb_array_elements(places -> %s) AS next)"),
+            [position - first, other],
+        )
         for position, other in others
     ]
     joined = _joined(followed, " AND ")

@@ -93,6 +93,13 @@ class PostgresEngine:
         finally:
             connection.close()
 
+    def settings_given(self) -> dict[str, Any]:
+        """See `nopokedb.engine.Engine.settings_given`."""
+        stored = self._read(lambda connection: schema.stored_settings(connection, self._collection))
+        names = ("dim", "space", "index", "M", "ef_construction", "text_language")
+        fields = [path_text(path) for path in stored.indexed_fields]
+        return {name: getattr(stored, name) for name in names} | {"indexed_fields": fields}
+
     # --- writing -------------------------------------------------------------------------------------------
 
     def write(self, writes: Sequence[Write]) -> Results:

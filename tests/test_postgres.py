@@ -458,6 +458,18 @@ def test_the_table_of_what_is_not_supported_is_true(open_db: Open, engine: dict[
         assert re.search(rf"`{name}\b", table), f"docs/engines.md does not say whether {name} works"
 
 
+def test_the_example_of_the_document_runs(engine: dict[str, Any]) -> None:
+    """As it stands there, with another address."""
+    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "engines.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        code = block.replace("postgresql://app@db.example.org/vectors", engine["path"]).replace(
+            "docs", engine["collection"]
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert "'distance': 0.0" in run.stdout
+
+
 def has_citus(engine: dict[str, Any]) -> bool:
     with psycopg.connect(engine["path"]) as connection:
         return connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'citus'").fetchone() is not None

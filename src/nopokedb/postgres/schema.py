@@ -175,8 +175,8 @@ def set_indexed(connection: Connection, collection: Collection, path: tuple[str,
         settings = _settings_of(row[0])
         if (path in settings.indexed_fields) == wanted:
             return False
-        fields = {*settings.indexed_fields, path} if wanted else {*settings.indexed_fields} - {path}
-        settings = replace(settings, indexed_fields=tuple(sorted(fields)))
+        fields = [field for field in settings.indexed_fields if field != path] + [path] * wanted
+        settings = replace(settings, indexed_fields=tuple(fields))
         connection.execute(
             "UPDATE nopokedb.collections SET settings = %s WHERE number = %s",
             (orjson.dumps(_plain(settings)).decode(), collection.number),

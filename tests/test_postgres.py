@@ -158,7 +158,7 @@ def test_recall_by_index_under_every_filter(
 ) -> None:
     """With the index, and filters that 100, 10, 1 and 0.1 % pass, queries find what exact search finds."""
     monkeypatch.setattr(vector_index, "INDEX_ROWS", 1_000)
-    monkeypatch.setattr("nopokedb.postgres.nearest._FEW_PASSING", 20)
+    monkeypatch.setattr("nopokedb.postgres.nearest._PASSING_PER_VISITED", 0)  # however few pass
     centres = rng.standard_normal((20, 16))
     vectors = (centres[rng.integers(0, 20, 2_500)] + 0.4 * rng.standard_normal((2_500, 16))).astype(np.float32)
     queries = vectors[:40] + 0.1 * rng.standard_normal((40, 16)).astype(np.float32)
@@ -418,6 +418,10 @@ def test_check_finds_what_was_changed_behind_its_back(open_db: Open, engine: dic
         )
     assert {problem.kind for problem in db.check()} == {"text", "field_index"}
     assert {problem.kind for problem in db.check(deep=False)} == {"text"}
+    address = f"{engine['path']}#{engine['collection']}"
+    assert nopokedb.check(address) == db.check()
+    with pytest.raises(NotSupportedError, match="repair"):
+        nopokedb.check(address, repair=True)
 
 
 # --- the table of docs/engines.md ---------------------------------------------------------------------------
@@ -427,7 +431,7 @@ def test_the_table_of_what_is_not_supported_is_true(open_db: Open, engine: dict[
     """Each line of the table raises NotSupportedError that names the engine; every method is in the table or works."""
     document = (ROOT / "docs" / "engines.md").read_text()
     table = document[document.index("<!-- not supported -->") :]
-    listed = set(re.findall(r"^\| `([a-z_]+)[^`]*` \| no", table, re.M))
+    listed = set(re.findall(r"^\| `([A-Za-z_]+)[^|]*\| no \|", table, re.M))
     db = open_db(dim=2)
     db.add([1, 2], text="a word")
     calls: dict[str, Callable[[], object]] = {

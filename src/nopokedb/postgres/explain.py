@@ -62,9 +62,7 @@ def _searches(connection: Connection, nearest: Nearest, query: Query, made: Rank
     if strategy.ef is not None:
         nearest.set_length(connection, strategy.ef)
     statement, values = nearest.statement(strategy, made.vectors[0], length, query.where, sql.SQL(""))
-    row = connection.execute(
-        sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) {}").format(statement), values, binary=True
-    ).fetchone()
+    row = connection.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + statement, values, binary=True).fetchone()
     assert row is not None
     (plan,) = orjson.loads(row[0])
     nodes = list(_nodes(plan["Plan"]))

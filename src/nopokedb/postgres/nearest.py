@@ -31,8 +31,8 @@ from nopokedb.postgres.vector_index import MAX_EF, VectorIndex, distance_sql
 
 _SPARE = 8
 """Candidates fetched beyond the wanted ones: most ties end within them."""
-_FEW_PASSING = 4_000
-"""So many vectors are compared in the time that the index takes under a filter."""
+_PASSING_PER_VISITED = 2
+"""So many vectors are compared in the time in which the index visits one of its candidates."""
 _ESTIMATES = 256
 _ESTIMATE_AGE_S = 30.0
 
@@ -67,6 +67,8 @@ class Nearest:
         self._dim = collection.settings.dim
         self._estimates: dict[bytes, tuple[float, float]] = {}
         """How many records pass a filter, estimated; and when."""
+        self._statements: dict[tuple[str, int, str, str], bytes] = {}
+        """Composing a statement takes as long as sending it."""
         self._lengths: weakref.WeakKeyDictionary[Connection, int] = weakref.WeakKeyDictionary()
         """The length of list that each session is set to."""
 
@@ -103,27 +105,47 @@ class Nearest:
         wanted = self._index.length_for(curve, length, recall) if ef is None else max(ef, length + _SPARE)
         if wanted is None or wanted > MAX_EF:
             return Strategy("exact", "no list of the index is as long as this takes")
-        if where is not None and self.passing(connection, where) <= _FEW_PASSING:
+        if where is not None and self._few_pass(connection, where, length, wanted):
             return Strategy("exact", "few records are expected to pass the filter")
         why = "as long as asked for" if ef is not None else "the shortest list that reached the recall"
         return Strategy("graph", why, wanted)
 
     def statement(
         self, strategy: Strategy, vector: Floats, length: int, where: Filter | None, columns: sql.Composable
-    ) -> tuple[sql.Composed, list[Any]]:
+    ) -> tuple[bytes, list[Any]]:
         """The statement of a strategy and what it binds; exact ones have the distance as their last column."""
         condition = condition_of(where)
-        records, limit = self._collection.records, sql.Literal(length)
+        shape = (strategy.kind, length, columns.as_string(), condition.sql.as_string())
+        text = self._statements.get(shape)
+        if text is None:
+            if len(self._statements) >= _ESTIMATES:
+                self._statements.clear()
+            text = self._statements[shape] = self._text(strategy, length, condition.sql, columns)
         asked = Raw(vector_bytes(np.ascontiguousarray(vector, np.float32)[None, :])[0])
         if strategy.kind == "graph":
+            return text, [*condition.values, asked]
+        return text, [asked, *condition.values]
+
+    def _text(self, strategy: Strategy, length: int, condition: sql.Composable, columns: sql.Composable) -> bytes:
+        names: dict[str, sql.Composable] = {
+            "columns": columns,
+            "records": self._collection.records,
+            "condition": condition,
+            "distance": distance_sql(self._collection.settings, indexed=strategy.kind == "graph"),
+            "limit": sql.Literal(length),
+        }
+        if strategy.kind == "graph":
             # Only a bare distance with a limit uses the index.
-            distance = distance_sql(self._collection.settings, indexed=True)
-            text = sql.SQL("SELECT id, vector{} FROM {} WHERE {} ORDER BY {} LIMIT {}")
-            return text.format(columns, records, condition.sql, distance, limit), [*condition.values, asked]
-        distance = distance_sql(self._collection.settings, indexed=False)
-        # Adding nothing keeps the index out.
-        text = sql.SQL("SELECT id, vector{}, ({}) + 0 AS far FROM {} WHERE {} ORDER BY far, id LIMIT {}")
-        return text.format(columns, distance, records, condition.sql, limit), [asked, *condition.values]
+            text = sql.SQL(
+                "SELECT id, vector{columns} FROM {records} WHERE {condition} ORDER BY {distance} LIMIT {limit}"
+            )
+        else:
+            # Adding nothing keeps the index out.
+            text = sql.SQL(
+                "SELECT id, vector{columns}, ({distance}) + 0 AS far FROM {records} WHERE {condition} "
+                "ORDER BY far, id LIMIT {limit}"
+            )
+        return text.format(**names).as_bytes()
 
     def set_length(self, connection: Connection, ef: int) -> None:
         """Set the length of the index's list for what follows in this session, or this transaction."""
@@ -138,11 +160,17 @@ class Nearest:
             if connection.info.transaction_status == TransactionStatus.IDLE:
                 self._lengths[connection] = ef
 
-    def passing(self, connection: Connection, where: Filter) -> float:
-        """How many records PostgreSQL expects to pass a filter."""
+    def _few_pass(self, connection: Connection, where: Filter, length: int, ef: int) -> bool:
+        """Whether comparing all that pass is expected to be cheaper than to go on in the index until enough do."""
         if self._collection.settings.distributed:
-            return float("inf")  # the plan of a distributed table does not say
-        key = filter_key(where)
+            return False  # the plan of a distributed table does not say
+        passing = max(self._passing(connection, where), 1.0)
+        visited = max(ef, (length + _SPARE) * self._passing(connection, None) / passing)
+        return passing <= _PASSING_PER_VISITED * visited
+
+    def _passing(self, connection: Connection, where: Filter | None) -> float:
+        """How many records PostgreSQL expects to pass a filter."""
+        key = b"" if where is None else filter_key(where)
         known = self._estimates.get(key)
         if known is None or time.monotonic() - known[1] > _ESTIMATE_AGE_S:
             condition = condition_of(where)

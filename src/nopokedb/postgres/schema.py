@@ -257,7 +257,7 @@ def _make_tables(connection: Connection, made: Collection) -> None:
             "document text, terms tsvector, places jsonb, length int, norm int, computed boolean)"
         ),
         sql.SQL("CREATE INDEX ON {records} USING gin (fields jsonb_path_ops)"),
-        sql.SQL("CREATE INDEX ON {records} USING gin (terms)"),
+        sql.SQL("CREATE INDEX ON {records} USING gin (terms) WHERE terms IS NOT NULL"),
         sql.SQL(
             "CREATE TABLE {batches} (key uuid UNIQUE, at timestamptz NOT NULL DEFAULT now(), "
             "count bigint NOT NULL DEFAULT 1, added bytea, "

@@ -16,7 +16,7 @@ def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Pro
     Writers are kept out while it runs. A folder that has a writer raises `DatabaseLockedError`: call `check` on a
     handle instead.
 
-    With a PostgreSQL address (`postgresql://...#collection`) it is what `check` on a handle does, and there is no repair.
+    With a PostgreSQL address (`postgresql://...#collection`) it is what `check` on a handle does, without repair.
 
     Args:
         repair: rebuild what is derived, restore what the log, a checksum or another file still proves, retire records

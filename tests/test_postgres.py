@@ -4,6 +4,7 @@ particular to it. What it shares with folders is tested by the engine suite (the
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from random_filters import Maker
 
 import nopokedb
 from nopokedb import (
+    ClosedError,
     CollectionNotFoundError,
     DuplicateIdError,
+    ForkedHandleError,
     InvalidInputError,
     NewerFormatError,
     NoPokeDB,
@@ -384,6 +387,34 @@ def test_a_server_that_is_not_there() -> None:
     with pytest.raises(InvalidInputError) as refused:
         NoPokeDB(dim=1, path="postgresql://u:gehe%im@h/d?what=1", collection="x")
     assert "gehe" not in str(refused.value)
+
+
+def test_a_handle_is_not_used_after_a_fork(open_db: Open) -> None:
+    """The child gets an error in words, and the parent's connections stay what they were."""
+    db = open_db(dim=1, space="l2")
+    db.add([1])
+    pid = os.fork()
+    if pid == 0:
+        try:
+            db.add([2])
+        except ForkedHandleError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert db.add([3]) == 1 and len(db) == 2
+
+
+def test_a_closed_handle(open_db: Open) -> None:
+    db = open_db(dim=1, space="l2")
+    db.add_many([[1]] * 1_500)
+    scan = db.scan()
+    next(scan)
+    db.close()
+    db.close()
+    for call in (lambda: db.get(0), lambda: db.add([1]), lambda: db.count(), lambda: db.query([1])):
+        with pytest.raises(ClosedError):
+            call()
+    assert "closed" in repr(db)
 
 
 def test_the_shown_address_has_no_password() -> None:

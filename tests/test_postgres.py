@@ -279,6 +279,33 @@ def test_an_unknown_outcome_is_looked_up(open_db: Open, monkeypatch: pytest.Monk
     assert [record.metadata for record in db.scan()] == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
+def test_an_attempt_that_comes_through_late(open_db: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first attempt commits after its key was looked up: its ids are no duplicates of the second one's."""
+    db = open_db(dim=1, space="l2")
+    connections = db._engine._connections  # type: ignore[attr-defined]
+    give_back, transaction = connections.give_back, psycopg.Connection.transaction
+    held: list[Any] = []
+
+    @contextmanager
+    def commit_late(connection: Any) -> Iterator[None]:
+        if held:
+            threading.Timer(0.2, held[0].execute, ("COMMIT",)).start()  # while the second attempt waits for it
+            with transaction(connection):
+                yield
+            return
+        held.append(connection)
+        connection.execute("BEGIN")
+        yield
+        raise psycopg.OperationalError("the connection was lost")
+
+    monkeypatch.setattr(psycopg.Connection, "transaction", commit_late)
+    monkeypatch.setattr(connections, "give_back", lambda item: None if item in held else give_back(item))
+    assert db.add_many([[1], [2]], [{"n": 1}, {"n": 2}], ids=["a", "b"]) == ["a", "b"]
+    monkeypatch.undo()
+    assert [record.metadata for record in db.scan()] == [{"n": 1}, {"n": 2}]
+    connections.give_back(held[0])
+
+
 def test_writers_that_meet_at_an_id(open_db: Open) -> None:
     """Of two that add one wins; merges of many are all there; automatic ids never meet ids given elsewhere."""
     db, other = open_db(dim=1, space="l2"), open_db()
@@ -510,9 +537,13 @@ def has_citus(engine: dict[str, Any]) -> bool:
         return connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'citus'").fetchone() is not None
 
 
-def test_a_folder_is_not_distributed(tmp_path: Path) -> None:
-    with pytest.raises(NotSupportedError, match="folder"):
-        NoPokeDB(dim=1, path=tmp_path / "db", distributed=True)
+def test_a_folder_waits_for_no_server(tmp_path: Path) -> None:
+    for options in ({"distributed": True}, {"timeout_s": 5}):
+        with pytest.raises(NotSupportedError, match="folder"):
+            NoPokeDB(dim=1, path=tmp_path / "db", **options)  # type: ignore[arg-type]
+    for wrong in (0, -1, True, "5", float("nan")):
+        with pytest.raises(InvalidInputError, match="timeout_s"):
+            NoPokeDB(dim=1, path=tmp_path / "db", timeout_s=wrong)  # type: ignore[arg-type]
     assert not (tmp_path / "db").exists()
 
 

@@ -19,6 +19,7 @@ from nopokedb.errors import (
 from nopokedb.intake import BulkKind, Columns, Intake, which_records, write_all
 from nopokedb.keeping import Keeping
 from nopokedb.opening import (
+    TIMEOUT_S,
     check_arguments,
     check_timeout,
     is_postgres,
@@ -104,7 +105,7 @@ class NoPokeDB(Reading, Keeping):
         durability: Durability = "full",
         read_only: bool = False,
         max_memory: int | None = None,
-        timeout_s: float = 30.0,
+        timeout_s: float = TIMEOUT_S,
         distributed: bool = False,
     ) -> None:
         dim = check_arguments(dim, max_elements, max_memory, space, index, durability, M, ef_construction)
@@ -115,6 +116,8 @@ class NoPokeDB(Reading, Keeping):
         fields = [indexable(field) for field in check_fields(indexed_fields)]
         remote = resolve_postgres(path, collection) if is_postgres(path) else None
         folder = None if remote else resolve_folder(path, collection)
+        if timeout_s != TIMEOUT_S and not remote:
+            raise NotSupportedError("expected timeout_s only with a PostgreSQL address: a folder waits for no server")
         if distributed and not remote:
             raise NotSupportedError(
                 "expected distributed=True only with a PostgreSQL address: a folder is on one machine"

@@ -16,6 +16,7 @@ from nopokedb.records import MAX_DIM, Durability, IndexKind, Space, check_choice
 if TYPE_CHECKING:
     from nopokedb.postgres.engine import PostgresEngine
 
+TIMEOUT_S = 30.0
 _MAX_TIMEOUT_S = 86_400.0
 _POSTGRES = ("postgresql://", "postgres://")
 _MAX_M, _MAX_EF_CONSTRUCTION = 256, 10_000

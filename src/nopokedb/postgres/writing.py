@@ -27,11 +27,11 @@ from nopokedb.postgres.connections import Connection, Connections, Raw, TryAgain
 from nopokedb.postgres.filter_sql import Condition, condition_of
 from nopokedb.postgres.schema import Collection
 from nopokedb.postgres.text import Indexer
+from nopokedb.postgres.write_sql import BINARY_TYPES, statements
 from nopokedb.records import Id, check_batch_bytes, decode_metadata, encode_metadata, merge_metadata
 
 Results: TypeAlias = list[list[Id] | int]
 
-COLUMNS = ("id", "vector", "metadata", "fields", "document", "terms", "places", "length", "norm", "computed")
 _FEW = 16
 """So many records go by INSERT; more go by COPY."""
 _FOLD_EVERY = 1_000
@@ -87,18 +87,7 @@ class Writer:
         self._written = 0
         self._counter_seen = -1
         """A lower bound of the counter of automatic ids."""
-        names = {
-            "records": collection.records,
-            "batches": collection.batches,
-            "columns": sql.SQL(", ").join(map(sql.Identifier, COLUMNS)),
-            "holes": sql.SQL(", ").join([sql.Placeholder()] * len(COLUMNS)),
-            "changes": sql.SQL(", ").join(
-                sql.SQL("{0} = coalesce(EXCLUDED.{0}, stored.{0})").format(sql.Identifier(name)) for name in COLUMNS[1:]
-            ),
-            "ids": sql.Literal(f"nopokedb.ids_{collection.number}"),
-            "stage": sql.Identifier(f"nopokedb_stage_{collection.number}"),
-        }
-        self._sql = {name: sql.SQL(text).format(**names) for name, text in _STATEMENTS.items()}
+        self._sql = statements(collection)
 
     # --- batches -------------------------------------------------------------------------------------------
 
@@ -132,8 +121,9 @@ class Writer:
                     elif error.sqlstate is not None:
                         maybe_done = False
                     if isinstance(error, pg.UniqueViolation):
-                        self._explain(error, writes)
-                        maybe_done = True  # it was this batch's own key
+                        if not self._is_done(connection, key):  # an attempt that was given up for lost has come through
+                            self._explain(error, writes)
+                        maybe_done = True
                         raise TryAgain from error
                     raise
 
@@ -149,6 +139,9 @@ class Writer:
         if self._written % _FOLD_EVERY == 0:
             self.fold()
         return found
+
+    def _is_done(self, connection: Connection, key: uuid.UUID) -> bool:
+        return connection.execute(self._sql["done"], (key,)).fetchone() is not None
 
     def reserve_ids(self, count: int, above: int) -> list[int]:
         """Automatic ids above `above`, which nobody else gets."""
@@ -169,10 +162,8 @@ class Writer:
         self._connections.run(fold)
 
     def _explain(self, error: pg.UniqueViolation, writes: Sequence[Write]) -> None:
-        """Raise what the caller is to know of a key that exists; nothing where it is the batch's own."""
+        """Raise what the caller is to know of an id that exists."""
         detail = error.diag.message_detail or ""
-        if (error.diag.table_name or "").startswith("batches_"):
-            return
         id_ = id_of(bytes.fromhex(detail.partition("(id)=(\\x")[2].partition(")")[0]))
         if not any(id_ in (write.ids or ()) for write in writes):
             raise TryAgain from error  # an automatic id that another writer gave by hand: it moves the counter
@@ -198,11 +189,9 @@ class Writer:
     # --- several -------------------------------------------------------------------------------------------
 
     def _transaction(self, connection: Connection, writes: Sequence[Write], key: uuid.UUID) -> Results:
-        if self._collection.settings.distributed:
-            # Settings of a session stay at the coordinator; rows of several shards cannot be locked.
-            connection.execute("SELECT set_config('citus.propagate_set_commands', 'local', true)")
-            if any(write.kind in ("upsert", "update") for write in writes):
-                connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (self._collection.number,))
+        if self._collection.settings.distributed and any(write.kind in ("upsert", "update") for write in writes):
+            # Rows of several shards cannot be locked.
+            connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (self._collection.number,))
         tally = _Tally()
         results = [self._part(connection, write, tally) for write in writes]
         check_batch_bytes(tally.size)
@@ -380,14 +369,10 @@ class Writer:
             *values, document, made.terms, Raw(b"\1" + made.places), made.length, made.norm, row.computed,
         ], made.length  # fmt: skip
 
-    @staticmethod
-    def _types() -> list[str]:
-        return ["bytea"] * 7 + ["int4", "int4", "bool"]
-
     def _copy(self, cursor: psycopg.Cursor[Any], name: str, rows: Sequence[Sequence[Any]]) -> None:
         """Send rows in the binary format; `bytea` goes as it is, so the server reads each as the column's type."""
         with cursor.copy(self._sql[name]) as copy:
-            copy.set_types(self._types())
+            copy.set_types(BINARY_TYPES)
             for row in rows:
                 copy.write_row([bytes(value) if type(value) is Raw else value for value in row])
 
@@ -409,44 +394,6 @@ class Writer:
         connection.execute("SELECT pg_advisory_xact_lock(%s, 1)", (self._collection.number,))
         connection.execute(self._sql["raise counter"], (highest, highest))
         self._counter_seen = max(self._counter_seen, highest)
-
-
-_STATEMENTS: dict[str, str] = {
-    "done": "SELECT added FROM {batches} WHERE key = %s",
-    "note": "INSERT INTO {batches} (key, documents, length) VALUES (%s, %s, %s)",
-    "insert": "INSERT INTO {records} ({columns}) VALUES ({holes})",
-    "add one": (
-        "WITH made AS (INSERT INTO {records} ({columns}) VALUES ('\\x00'::bytea || "
-        "int8send(nextval({ids}::regclass) # (-9223372036854775808)), %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-        "RETURNING id) INSERT INTO {batches} (key, added, documents, length) SELECT %s, id, %s, %s FROM made "
-        "RETURNING added"
-    ),
-    "copy": "COPY {records} ({columns}) FROM STDIN (FORMAT binary)",
-    "lock": "SELECT id, metadata, length, computed FROM {records} WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
-    "look": "SELECT id, metadata, length, computed FROM {records} WHERE id = ANY(%s) ORDER BY id",
-    "upsert": (
-        "INSERT INTO {records} AS stored ({columns}) VALUES ({holes}) ON CONFLICT (id) DO UPDATE SET {changes} "
-        "RETURNING (xmax = 0)::int"
-    ),
-    "stage": "CREATE TEMP TABLE IF NOT EXISTS {stage} (LIKE {records}) ON COMMIT DELETE ROWS",
-    "empty stage": "DELETE FROM {stage}",
-    "copy to stage": "COPY {stage} ({columns}) FROM STDIN (FORMAT binary)",
-    "upsert from stage": (
-        "WITH done AS (INSERT INTO {records} AS stored ({columns}) SELECT {columns} FROM {stage} "
-        "ON CONFLICT (id) DO UPDATE SET {changes} RETURNING (xmax = 0)::int AS added) "
-        "SELECT coalesce(sum(added), 0)::bigint FROM done"
-    ),
-    "take ids": "SELECT nextval({ids}::regclass) FROM generate_series(1, %s)",
-    "raise counter": (
-        "SELECT setval({ids}::regclass, %s) FROM (SELECT pg_sequence_last_value({ids}::regclass) AS last) AS counter "
-        "WHERE last IS NULL OR last < %s"
-    ),
-    "fold": (
-        "WITH old AS (DELETE FROM {batches} WHERE at < now() - %s::interval RETURNING count, documents, length) "
-        "INSERT INTO {batches} (count, documents, length) SELECT sum(count), sum(documents), sum(length) FROM old "
-        "HAVING count(*) > 0"
-    ),
-}
 
 
 def _single(writes: Sequence[Write]) -> Write | None:

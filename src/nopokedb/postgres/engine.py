@@ -83,8 +83,6 @@ class PostgresEngine:
                     )
                 vector_index.check_settings(given)
                 found = schema.create(connection, name, given)
-                if given.index in ("hnsw", "graph"):
-                    VectorIndex(self._connections, found).build(concurrently=False)
             if dim is None:
                 space = given.space if given.space != "cosine" else found.settings.space
                 given = replace(given, dim=found.settings.dim, space=space)
@@ -208,16 +206,11 @@ class PostgresEngine:
         )
         before = self._read(lambda connection: connection.execute(size).fetchone())
         self._writer.fold()
-        connection = self._connections.dedicated()
         try:
-            connection.execute("SET statement_timeout = 0")
-            connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(self._collection.records))
+            self._index.build(concurrently=False, vacuum=True)
         except psycopg.Error as error:
             raise self._connections.translated(error) from error
-        finally:
-            connection.close()
         after = self._read(lambda connection: connection.execute(size).fetchone())
-        self._index.build(concurrently=False, rows=vector_index.INDEX_ROWS)
         assert before is not None and after is not None
         freed: int = before[0] - after[0]
         return max(0, freed)

@@ -26,15 +26,18 @@ from nopokedb.postgres.schema import Collection, Settings
 _log = logging.getLogger("nopokedb")
 
 INDEX_ROWS = 10_000
+_ASKED_ROWS = 100
+"""Where a graph was asked for. Fewer records cannot be measured."""
 MAX_EF = 1_000
 """Of pgvector."""
 _LENGTHS = (40, 80, 160, 320, 640, MAX_EF)
 _PLAIN_DIM, _HALF_DIM = 2_000, 4_000
 """pgvector indexes vectors of so many dimensions, and halves of so many."""
-_QUERIES = 64
+_QUERIES = 128
 _NEIGHBOURS = 10
 _LOOK_EVERY_S = 5.0
 _WORK_MEMORY = "256MB"
+_LOCK_PAUSE_S = 0.1
 OPERATORS = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
 _OPERATOR_CLASSES = {"cosine": "cosine_ops", "l2": "l2_ops", "ip": "ip_ops"}
 
@@ -92,6 +95,11 @@ class VectorIndex:
         return settings.index != "exact" and settings.dim <= _HALF_DIM
 
     @property
+    def _threshold(self) -> int:
+        """From so many records on there is an index."""
+        return INDEX_ROWS if self._collection.settings.index == "auto" else _ASKED_ROWS
+
+    @property
     def building(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
@@ -114,7 +122,7 @@ class VectorIndex:
         if not self.wanted or self._curve is not None or self.building:
             return
         self._unseen += count
-        if self._unseen >= INDEX_ROWS // 10:
+        if self._unseen >= self._threshold // 10:
             self._unseen = 0
             if self._connections.run(self._is_due):
                 self.start()
@@ -145,39 +153,49 @@ class VectorIndex:
 
     # --- building ------------------------------------------------------------------------------------------
 
-    def build(self, *, concurrently: bool, rows: int = 0) -> bool:
-        """Build the index where it is wanted, missing, and there are at least so many records; whether it is there."""
-        if not self.wanted:
-            return False
+    def build(self, *, concurrently: bool, vacuum: bool = False) -> None:
+        """Build the index where it is wanted, missing, and there are at least so many records. A vacuum goes first
+        where one is asked for: beside a build that keeps nobody out it would be a deadlock."""
         connection = self._connections.dedicated()
         try:
             self._building = connection
             connection.execute("SET statement_timeout = 0")
             connection.execute("SELECT set_config('maintenance_work_mem', %s, false)", (_WORK_MEMORY,))
-            # A session's lock: who builds in the background leaves it to another handle, `compact` waits for that.
-            lock = "SELECT pg_try_advisory_lock(%s, 2)" if concurrently else "SELECT true, pg_advisory_lock(%s, 2)"
-            row = connection.execute(lock, (self._collection.number,)).fetchone()
-            if not (row and row[0]):
-                return False
-            valid = self._state(connection)
-            if valid is None or not valid:
-                if not self._has_rows(connection, rows):
-                    return False
-                if valid is not None:
-                    connection.execute(sql.SQL("DROP INDEX nopokedb.{}").format(self._name))
-                self._create(connection, concurrently=concurrently)
-            if valid is None or not valid or not self._stored_curve(connection):
-                connection.execute(sql.SQL("ANALYZE {}").format(self._collection.records))
-                self._measure(connection)
-            self._look(connection)
-            return True
+            if not self._lock_builds(connection, wait=not concurrently):
+                return
+            if vacuum:
+                connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(self._collection.records))
+            if self.wanted:
+                self._build_on(connection, concurrently=concurrently)
         finally:
             self._building = None
             connection.close()
 
+    def _lock_builds(self, connection: Connection, *, wait: bool) -> bool:
+        """A session's lock, so that one handle builds at a time. Asked for again and again: a statement that waits
+        would hold up the very build that it waits for."""
+        while True:
+            row = connection.execute("SELECT pg_try_advisory_lock(%s, 2)", (self._collection.number,)).fetchone()
+            if (row and row[0]) or not wait:
+                return bool(row and row[0])
+            time.sleep(_LOCK_PAUSE_S)
+
+    def _build_on(self, connection: Connection, *, concurrently: bool) -> None:
+        valid = self._state(connection)
+        if not valid:
+            if not self._has_rows(connection, self._threshold):
+                return
+            if valid is not None:
+                connection.execute(sql.SQL("DROP INDEX nopokedb.{}").format(self._name))
+            self._create(connection, concurrently=concurrently)
+        if not valid or not self._stored_curve(connection):
+            connection.execute(sql.SQL("ANALYZE {}").format(self._collection.records))
+            self._measure(connection)
+        self._look(connection)
+
     def _build_quietly(self) -> None:
         try:
-            self.build(concurrently=True, rows=INDEX_ROWS)
+            self.build(concurrently=True)
         except (psycopg.Error, NoPokeError) as error:
             if not self._connections.closed:  # queries are exact without it; the next handle tries again
                 _log.warning("%s: the vector index was not built: %s", self._collection.name, error)
@@ -215,20 +233,23 @@ class VectorIndex:
         limits = [connection.execute(true, (query,)).fetchall()[-1][0] for query in queries]
         curve = []
         for length in _LENGTHS:
-            hits = 0
+            shares = []
             with connection.transaction():
                 connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(length)))
                 for query, limit in zip(queries, limits, strict=True):
                     near = connection.execute(found, (query, query)).fetchall()
-                    hits += sum(distance <= limit for (distance,) in near)
-            curve.append((length, hits / (_NEIGHBOURS * len(queries))))
+                    shares.append(sum(distance <= limit for (distance,) in near) / len(near))
+            # The mean less its standard error: a sample that was lucky promises no more than it can.
+            error = float(np.std(shares)) / len(shares) ** 0.5
+            curve.append((length, float(np.mean(shares)) - error))
         encoded = orjson.dumps(curve).decode()
         connection.execute(
             "UPDATE nopokedb.collections SET curve = %s WHERE number = %s", (encoded, self._collection.number)
         )
 
     def _queries(self, connection: Connection) -> list[Raw]:
-        """Points between stored vectors: harder to find the neighbours of than of stored ones."""
+        """Points between two stored vectors, in the middle or nearer to one: their neighbours are harder to find than
+        those of stored ones."""
         rows = connection.execute(
             sql.SQL("SELECT vector FROM {} ORDER BY random() LIMIT %s").format(self._collection.records),
             (_QUERIES + 1,),
@@ -237,7 +258,8 @@ class VectorIndex:
         vectors = vectors_of([vector for (vector,) in rows], self._collection.settings.dim)
         if self._collection.settings.space == "cosine":
             vectors = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1)[:, None].astype(np.float32)
-        points = vectors[1:] * np.float32(0.7) + vectors[:-1] * np.float32(0.3)
+        near = np.where(np.arange(len(vectors) - 1) % 2, 0.7, 0.5).astype(np.float32)[:, None]
+        points = vectors[1:] * near + vectors[:-1] * (1 - near)
         return [Raw(point) for point in vector_bytes(points.astype(np.float32))]
 
     # --- state ---------------------------------------------------------------------------------------------
@@ -261,11 +283,11 @@ class VectorIndex:
         return None if row is None else bool(row[0])
 
     def _is_due(self, connection: Connection) -> bool:
-        return self.wanted and self._has_rows(connection, INDEX_ROWS)
+        return self.wanted and self._has_rows(connection, self._threshold)
 
     def _has_rows(self, connection: Connection, count: int) -> bool:
         statement = sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS first").format(
-            self._collection.records, sql.Literal(max(count, 2))
+            self._collection.records, sql.Literal(count)
         )
         row = connection.execute(statement).fetchone()
-        return bool(row and row[0] >= max(count, 2))
+        return bool(row and row[0] >= count)

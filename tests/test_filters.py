@@ -281,6 +281,7 @@ def test_what_is_known_is_extended(
                 db.upsert(key, None if action == "update" else [1, 1], stored[key])
 
 
+@pytest.mark.engines
 def test_writes_by_filter(records: tuple[NoPokeDB, Maker, dict[int | str, dict[str, Any]]]) -> None:
     """`delete_many` and `update_many` change exactly the records that pass, as one batch."""
     db, maker, stored = records
@@ -305,6 +306,7 @@ def test_writes_by_filter(records: tuple[NoPokeDB, Maker, dict[int | str, dict[s
     assert {record.id: record.metadata for record in db.scan()} == stored
 
 
+@pytest.mark.engines
 def test_an_empty_filter_deletes_nothing(open_db: Callable[..., NoPokeDB]) -> None:
     """Neither no argument nor an empty filter means everything."""
     db = open_db(dim=2)
@@ -322,6 +324,7 @@ def test_an_empty_filter_deletes_nothing(open_db: Callable[..., NoPokeDB]) -> No
     assert db.delete_many(where={"$id": {"$exists": True}}) == 1
 
 
+@pytest.mark.engines
 def test_facet(records: tuple[NoPokeDB, Maker, dict[int | str, dict[str, Any]]]) -> None:
     """Counts of each value, the most frequent first, lists by element, with and without a filter."""
     db, maker, stored = records
@@ -355,6 +358,7 @@ def test_facet(records: tuple[NoPokeDB, Maker, dict[int | str, dict[str, Any]]])
             assert db.facet(field, where, limit=3) == found[:3]
 
 
+@pytest.mark.engines
 def test_scan_in_the_order_of_a_field(open_db: Callable[..., NoPokeDB]) -> None:
     """Numbers, then strs, then booleans; missing last and ties by id, either way; cursors go on behind a record."""
     db = open_db(dim=2)
@@ -378,6 +382,7 @@ def test_scan_in_the_order_of_a_field(open_db: Callable[..., NoPokeDB]) -> None:
         db.scan(order_by="v", after=5)
 
 
+@pytest.mark.engines
 def test_scan_with_a_filter_pages(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """Filtered scans are in id order and continue behind an id, whether few or many pass."""
     db = open_db(dim=2)
@@ -387,6 +392,7 @@ def test_scan_with_a_filter_pages(open_db: Callable[..., NoPokeDB], rng: np.rand
         assert [r.id for r in db.scan(where, after=450, limit=7)] == [i for i in ids if i > 450][:7]
 
 
+@pytest.mark.engines
 def test_indexes_survive_and_are_told(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """Declared at creation, made later, dropped: `stats` says so, also after reopening and to readers."""
     db = open_db(dim=2, indexed_fields=("year", "author.name"))

@@ -11,6 +11,8 @@ import pytest
 
 from nopokedb import Group, InvalidInputError, NoPokeDB, RecordNotFoundError
 
+pytestmark = pytest.mark.engines
+
 DIM = 8
 WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbour"]
 Made = tuple[NoPokeDB, np.ndarray, list[str]]
@@ -163,6 +165,7 @@ def test_groups(made: Made, rng: np.random.Generator) -> None:
     assert {g.key for g in db.query(text="engine", k=30, group_by="group")} <= set(range(20))
 
 
+@pytest.mark.engines("embedded")
 def test_groups_far_behind_are_filled(
     open_db: Callable[..., NoPokeDB], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +254,7 @@ def test_what_has_no_meaning_is_refused(made: Made, options: dict[str, Any]) -> 
         made[0].query(**options)
 
 
+@pytest.mark.engines("embedded")
 def test_texts_after_reopening_and_for_readers(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """The text index comes back after a close, is built anew where it was deleted, and readers have their own."""
     import shutil

@@ -1,4 +1,4 @@
-"""Folders of collections: list them, drop one."""
+"""Folders and databases of collections: list them, drop one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nopokedb.errors import (
     NeedsRecoveryError,
     NewerFormatError,
 )
-from nopokedb.opening import resolve_folder
+from nopokedb.opening import check_name, is_postgres, require_postgres, resolve_folder
 
 _DROPPED = ".dropped-"
 """How folders begin that are being deleted. No collection can have such a name."""
@@ -22,8 +22,13 @@ _DROPPED = ".dropped-"
 def list_collections(path: str | Path) -> list[str]:
     """Names of the collections in the folder `path`, sorted; they open with `NoPokeDB(path=path, collection=name)`.
 
-    A missing folder has none.
+    A missing folder has none. With a PostgreSQL address: the collections in that database.
     """
+    if is_postgres(path):
+        require_postgres()
+        from nopokedb.postgres import catalog
+
+        return catalog.list_collections(str(path))
     folder = resolve_folder(path, None)
     if not folder.is_dir():
         return []
@@ -31,7 +36,7 @@ def list_collections(path: str | Path) -> list[str]:
 
 
 def drop_collection(path: str | Path, name: str) -> None:
-    """Delete the collection `name` in the folder `path`, with all its records.
+    """Delete the collection `name` in the folder or database `path`, with all its records.
 
     Raises `CollectionNotFoundError` if there is none, `DatabaseLockedError` if a writer has it open.
     """
@@ -40,6 +45,12 @@ def drop_collection(path: str | Path, name: str) -> None:
 
     if not isinstance(name, str):
         raise InvalidInputError(f"expected the name of a collection, got {name!r}")
+    if is_postgres(path):
+        require_postgres()
+        from nopokedb.postgres import catalog
+
+        catalog.drop_collection(str(path), check_name(name))
+        return
     folder = resolve_folder(path, name)
     if folder.is_symlink() or not _is_collection(folder):
         raise CollectionNotFoundError(f"expected a collection in {folder}, found none")

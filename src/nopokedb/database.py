@@ -14,10 +14,20 @@ from nopokedb.engine import Engine, Stats, Write
 from nopokedb.errors import (
     ClosedError,
     InvalidInputError,
+    NotSupportedError,
 )
 from nopokedb.intake import BulkKind, Columns, Intake, which_records, write_all
 from nopokedb.keeping import Keeping
-from nopokedb.opening import check_arguments, open_engine, resolve_folder
+from nopokedb.opening import (
+    TIMEOUT_S,
+    check_arguments,
+    check_timeout,
+    is_postgres,
+    open_engine,
+    open_postgres,
+    resolve_folder,
+    resolve_postgres,
+)
 from nopokedb.plan import Plan
 from nopokedb.question import MAX_EF, Asker, check_fields, indexable
 from nopokedb.reading import MISSING, Reading, one_id
@@ -44,14 +54,15 @@ class NoPokeDB(Reading, Keeping):
         dim: components of a vector, 1 to 16,384. With it a missing collection is created; without it, it must
             exist.
         max_elements: how many records are expected. A hint; the collection grows without limit.
-        path: the folder. Created with its parents if `dim` is given.
+        path: the folder, created with its parents if `dim` is given; or a PostgreSQL address,
+            `postgresql://user@host/database` (extra "postgres", docs/engines.md).
         space: "cosine" (distance 1 - cos), "l2" (squared Euclidean) or "ip" (1 - dot product). Left at its
             default without `dim`, the stored one holds.
         M, ef_construction: shape of HNSW graphs (links per node; candidates while building). Other values than the
             defaults select HNSW under index="auto".
         ef: length of the candidate list before exact reranking, honoured exactly, at least k. None: as long as
             measured to reach a recall of 0.99.
-        collection: name of a folder below `path`.
+        collection: name of a folder below `path`, or of a collection in the database.
         index: "auto" (a scan of short codes, a graph when the collection is large), "exact", "scan", "graph" or
             "hnsw".
         indexed_fields: fields of the metadata to keep an index on (`create_index`); of an existing collection, some of
@@ -64,6 +75,8 @@ class NoPokeDB(Reading, Keeping):
         read_only: look, do not write; `refresh()` moves forward to what the writer has published.
         max_memory: bytes that indexes may hold in memory beside the mapped vectors. What does not fit is searched
             exactly.
+        timeout_s: seconds that a call may wait for a PostgreSQL server, retries included.
+        distributed: shard a new PostgreSQL collection with Citus; without, it is sharded where there are workers.
 
     Raises:
         InvalidInputError, SettingsMismatchError: arguments that are wrong, or disagree with what is stored.
@@ -92,29 +105,47 @@ class NoPokeDB(Reading, Keeping):
         durability: Durability = "full",
         read_only: bool = False,
         max_memory: int | None = None,
+        timeout_s: float = TIMEOUT_S,
+        distributed: bool = False,
     ) -> None:
         dim = check_arguments(dim, max_elements, max_memory, space, index, durability, M, ef_construction)
         self.ef = None if ef is None else check_int("ef", ef, 1, MAX_EF)
         self.max_elements = max_elements
         self.M, self.ef_construction = M, ef_construction
-        self.path = str(resolve_folder(path, collection))
+        timeout_s = check_timeout(timeout_s)
         fields = [indexable(field) for field in check_fields(indexed_fields)]
+        remote = resolve_postgres(path, collection) if is_postgres(path) else None
+        folder = None if remote else resolve_folder(path, collection)
+        if timeout_s != TIMEOUT_S and not remote:
+            raise NotSupportedError("expected timeout_s only with a PostgreSQL address: a folder waits for no server")
+        if distributed and not remote:
+            raise NotSupportedError(
+                "expected distributed=True only with a PostgreSQL address: a folder is on one machine"
+            )
         embedder = None if embed is None else make_embedder(embed)
         if embedder is not None and dim is not None and dim != embedder.dim:
             raise InvalidInputError(
                 f"expected dim={embedder.dim}, the dimension of the model {embedder.name!r}, got dim={dim}"
             )
-        settings = {"space": space, "M": M, "ef_construction": ef_construction, "index": index}
-        self._engine: Engine = open_engine(
-            Path(self.path),
-            dim,
-            embedder,
-            fields,
-            {**settings, "text_language": text_language},
-            durability,
-            bool(read_only),
-            max_memory,
-        )
+        settings: dict[str, Any] = {"space": space, "M": M, "ef_construction": ef_construction, "index": index}
+        settings["text_language"] = text_language
+        self._engine: Engine
+        if remote:
+            engine = open_postgres(
+                *remote,
+                dim,
+                embedder,
+                {**settings, "distributed": bool(distributed), "indexed_fields": tuple(fields)},
+                read_only=bool(read_only),
+                timeout_s=timeout_s,
+                durability=durability,
+                max_memory=max_memory,
+            )
+            self._engine, self.path = engine, engine.shown
+        else:
+            assert folder is not None
+            self.path = str(folder)
+            self._engine = open_engine(folder, dim, embedder, fields, settings, durability, bool(read_only), max_memory)
         self.dim: int = self._engine.dim
         self.space: str = self._engine.space
         embed_texts = embedder or stored_embedder(self._engine.embed_name, self._engine.embed_fingerprint)

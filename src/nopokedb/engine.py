@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from nopokedb.backups import Backup
 from nopokedb.filters import Filter, Scalar
@@ -219,6 +219,11 @@ class Moment(Protocol):
 
 class Engine(Moment, Protocol):
     """The operations behind `NoPokeDB`."""
+
+    def settings_given(self) -> dict[str, Any]:
+        """Arguments of `NoPokeDB` that make a collection like this one: dim, space, index, M, ef_construction,
+        text_language, indexed_fields."""
+        ...
 
     embed_name: str
     """The model that the collection was created with, "" for none."""

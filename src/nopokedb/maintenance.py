@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nopokedb.errors import InvalidInputError
-from nopokedb.opening import resolve_folder
+from nopokedb.errors import InvalidInputError, NotSupportedError
+from nopokedb.opening import is_postgres, resolve_folder
 from nopokedb.problems import Problem
 
 
@@ -15,6 +15,8 @@ def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Pro
 
     Writers are kept out while it runs. A folder that has a writer raises `DatabaseLockedError`: call `check` on a
     handle instead.
+
+    With a PostgreSQL address (`postgresql://...#collection`) it is what `check` on a handle does, without repair.
 
     Args:
         repair: rebuild what is derived, restore what the log, a checksum or another file still proves, retire records
@@ -25,6 +27,13 @@ def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Pro
 
     Raises: `CollectionNotFoundError`, `NotADatabaseError`, `DatabaseLockedError`; never for damage, which is reported.
     """
+    if is_postgres(path):
+        from nopokedb.database import NoPokeDB
+
+        if repair:
+            raise NotSupportedError("repair=True is not supported by the engine PostgreSQL: use the server's own tools")
+        with NoPokeDB(path=path, read_only=True) as db:
+            return db.check(deep=bool(deep))
     from nopokedb.embedded.repair import check_folder_alone
 
     return check_folder_alone(resolve_folder(path, None), repair=bool(repair), deep=bool(deep))

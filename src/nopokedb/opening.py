@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nopokedb.distribution import install_hint
 from nopokedb.embed import Embedder
 from nopokedb.engine import Engine
-from nopokedb.errors import InvalidInputError
-from nopokedb.records import MAX_DIM, Durability, IndexKind, Space, check_choice, check_int
+from nopokedb.errors import InvalidInputError, NotSupportedError
+from nopokedb.records import MAX_DIM, Durability, IndexKind, Space, check_choice, check_int, shown
 
+if TYPE_CHECKING:
+    from nopokedb.postgres.engine import PostgresEngine
+
+TIMEOUT_S = 30.0
+_MAX_TIMEOUT_S = 86_400.0
+_POSTGRES = ("postgresql://", "postgres://")
 _MAX_M, _MAX_EF_CONSTRUCTION = 256, 10_000
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
@@ -88,6 +95,85 @@ def open_engine(
     )
 
 
+def check_timeout(value: object) -> float:
+    """Seconds that a call may wait for a server."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_TIMEOUT_S:
+        raise InvalidInputError(f"expected timeout_s to be a number above 0, in seconds, got {shown(value)}")
+    return float(value)
+
+
+def is_postgres(path: object) -> bool:
+    """Whether the path is the address of a PostgreSQL database."""
+    return isinstance(path, str) and path.startswith(_POSTGRES)
+
+
+def resolve_postgres(path: str | Path, collection: str | None) -> tuple[str, str]:
+    """The checked address of a database, and the checked name of a collection in it."""
+    require_postgres()
+    from nopokedb.postgres.connections import check_uri
+
+    uri, _, name = str(path).rpartition("#")
+    if not uri or not _COLLECTION_NAME.fullmatch(name):  # a `#` in a password, or none
+        uri, name = str(path), ""
+    elif collection is not None:
+        raise InvalidInputError(f"expected the collection in the address or as collection=, got {name!r} and another")
+    check_uri(uri)
+    if not name and collection is None:
+        raise InvalidInputError(
+            "expected collection= beside a PostgreSQL address, or #collection at its end, got neither"
+        )
+    return uri, check_name(name or collection)
+
+
+def require_postgres() -> None:
+    """Say how to install the engine where its driver is missing."""
+    try:
+        import psycopg_pool  # noqa: F401  # needs psycopg itself
+    except ImportError as error:
+        raise ImportError(f"a PostgreSQL address needs psycopg: {install_hint('postgres')}") from error
+
+
+def open_postgres(
+    uri: str,
+    name: str,
+    dim: int | None,
+    embedder: Embedder | None,
+    settings: dict[str, Any],
+    *,
+    read_only: bool,
+    timeout_s: float,
+    durability: str,
+    max_memory: int | None,
+) -> PostgresEngine:
+    """The engine for an address, with its collection created or opened."""
+    from nopokedb.embedded.search.analysis import LANGUAGES
+    from nopokedb.postgres.engine import open_engine as open_
+
+    if settings["text_language"] not in LANGUAGES:
+        raise InvalidInputError(
+            f"expected text_language to be one of {', '.join(map(repr, LANGUAGES))}, got "
+            f"{settings['text_language']!r:.80}"
+        )
+    if durability != "full":
+        raise NotSupportedError(
+            "expected durability='full' with the engine PostgreSQL, whose settings decide what a commit survives, got "
+            f"{durability!r}"
+        )
+    if max_memory is not None:
+        raise NotSupportedError("expected no max_memory with the engine PostgreSQL, whose server holds the indexes")
+    if embedder is not None:
+        dim = embedder.dim
+        settings |= {"embed_name": embedder.name, "embed_fingerprint": tuple(embedder.fingerprint)}
+    engine = open_(uri, name, settings={"dim": dim or 0, **settings}, dim=dim, read_only=read_only, timeout_s=timeout_s)
+    try:
+        if embedder is not None:
+            embedder.check(engine.embed_name, engine.embed_fingerprint)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
 def resolve_folder(path: str | Path, collection: str | None) -> Path:
     """The collection's folder. Names are single path components of letters, digits, `.`, `_` and `-`."""
     if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
@@ -99,9 +185,14 @@ def resolve_folder(path: str | Path, collection: str | None) -> Path:
         raise InvalidInputError(f"expected path to be a folder, got {text!r}")
     if collection is None:
         return Path(path)
+    return Path(path) / check_name(collection)
+
+
+def check_name(collection: object) -> str:
+    """The name of a collection."""
     if not isinstance(collection, str) or not _COLLECTION_NAME.fullmatch(collection):
         raise InvalidInputError(
             "expected a collection name of 1 to 128 letters, digits, '.', '_' or '-', not starting with '.' or '-', "
             f"got {collection!r:.150}"
         )
-    return Path(path) / collection
+    return collection

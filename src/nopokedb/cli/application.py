@@ -13,6 +13,7 @@ from nopokedb.cli.backup import backup
 from nopokedb.cli.bench import bench
 from nopokedb.cli.check import check
 from nopokedb.cli.completion import completion
+from nopokedb.cli.copy import copy
 from nopokedb.cli.count import count
 from nopokedb.cli.create import create
 from nopokedb.cli.delete import delete
@@ -22,6 +23,7 @@ from nopokedb.cli.explain import explain
 from nopokedb.cli.export import export
 from nopokedb.cli.facet import facet
 from nopokedb.cli.get import get
+from nopokedb.cli.graduate import graduate
 from nopokedb.cli.import_file import import_
 from nopokedb.cli.import_legacy import import_legacy
 from nopokedb.cli.info import info
@@ -45,6 +47,7 @@ COMMANDS: tuple[click.Command, ...] = (
     bench,
     check,
     completion,
+    copy,
     count,
     create,
     delete,
@@ -53,6 +56,7 @@ COMMANDS: tuple[click.Command, ...] = (
     export,
     facet,
     get,
+    graduate,
     import_,
     import_legacy,
     info,

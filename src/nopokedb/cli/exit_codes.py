@@ -37,6 +37,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.InvalidInputError, USAGE),
     (errors.DuplicateIdError, USAGE),
     (errors.ReadOnlyError, USAGE),
+    (errors.NotSupportedError, USAGE),
     (errors.NotADatabaseError, NOT_FOUND),
     (errors.CollectionNotFoundError, NOT_FOUND),
     (errors.RecordNotFoundError, NOT_FOUND),

@@ -227,6 +227,12 @@ class EmbeddedEngine(GoingBack):
         self._check_writable()
         return self._writes.reserve_ids(count, above)
 
+    def settings_given(self) -> dict[str, Any]:
+        """See `nopokedb.engine.Engine.settings_given`."""
+        names = ("dim", "space", "index", "M", "ef_construction", "text_language")
+        given = {name: getattr(self.settings, name) for name in names}
+        return given | {"indexed_fields": list(self.stats().indexed_fields)}
+
     def _check_writable(self) -> None:
         if self._unusable is not None:
             self._raise_unusable()

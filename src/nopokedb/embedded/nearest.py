@@ -21,18 +21,11 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from nopokedb.distances import Floats, prepare_queries, rounding_slack
 from nopokedb.embedded.allowed import Allowed
 from nopokedb.embedded.recorder import Recorder
 from nopokedb.embedded.search.curve import GOAL, HIGHEST
-from nopokedb.embedded.search.exact import (
-    Floats,
-    Rows,
-    keys_by_rows,
-    keys_of_range,
-    nearest,
-    prepare_queries,
-    rounding_slack,
-)
+from nopokedb.embedded.search.exact import Rows, keys_by_rows, keys_of_range, nearest
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.search.threads import usable_threads
 from nopokedb.embedded.snapshot import Snapshot

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nopokedb.distances import Floats, prepare_queries, scores_and_distances
 from nopokedb.embedded.allowed import Allowed, FilteredRows
 from nopokedb.embedded.nearest import nearest_rows
 from nopokedb.embedded.read_path import ReadPath
 from nopokedb.embedded.recorder import Recorder
-from nopokedb.embedded.search.exact import Floats, prepare_queries, scores_and_distances
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.text_view import TextAt, TextView

@@ -18,10 +18,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nopokedb.distances import Doubles, Floats, final_order, scores_and_distances
 from nopokedb.embedded.allowed import Allowed, FilterCache, FilteredRows, LiveRows
 from nopokedb.embedded.nearest import nearest_rows
 from nopokedb.embedded.recorder import Recorder
-from nopokedb.embedded.search.exact import Doubles, Floats, Rows, final_order, scores_and_distances
+from nopokedb.embedded.search.exact import Rows
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.metadata import MetadataReader, Stored
 from nopokedb.embedded.store import Store

@@ -21,16 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nopokedb.distances import Doubles, Floats, final_order, prepare_queries, rounding_slack
 from nopokedb.embedded.search.curve import GOAL, HIGHEST, Curve, decile_goal, shortest
-from nopokedb.embedded.search.exact import (
-    Doubles,
-    Floats,
-    Rows,
-    final_order,
-    keys_by_rows,
-    prepare_queries,
-    rounding_slack,
-)
+from nopokedb.embedded.search.exact import Rows, keys_by_rows
 from nopokedb.embedded.search.segments import Segment
 
 _CONFIDENCE = 2.0

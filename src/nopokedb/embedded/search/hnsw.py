@@ -12,7 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from nopokedb.embedded.search.exact import Floats
+from nopokedb.distances import Floats
 from nopokedb.embedded.search.options import BuildOptions, Stopped
 
 NEEDS_HOLDOUT = True

@@ -22,9 +22,10 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from nopokedb.distances import Floats, prepare_queries
 from nopokedb.embedded.search import hnsw, scan
 from nopokedb.embedded.search.curve import GOAL, HIGHEST, Curve, length_for, shortest
-from nopokedb.embedded.search.exact import Floats, Rows, prepare_queries
+from nopokedb.embedded.search.exact import Rows
 from nopokedb.embedded.search.options import BuildOptions
 
 _HEAD = struct.Struct("<8sIIII")

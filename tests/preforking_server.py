@@ -1,6 +1,6 @@
 """A server that loads its application and then forks workers, as gunicorn does with --preload. Run as a script:
 
-    python preforking_server.py FOLDER imports|closes|writes|reads
+    python preforking_server.py FOLDER closes|writes|reads
 
 What the parent does before it forks. One JSON line per worker: how each step ended.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from nopokedb import NoPokeDB
 
-DIM, COUNT, MORE, WORKERS = 32, 5000, 4500, 3
+DIM, COUNT, MORE, WORKERS = 32, 4500, 4500, 2
 LIMIT_S = 240
 
 
@@ -87,12 +87,10 @@ def work(path: str, parents: NoPokeDB | None, number: int) -> dict[str, str]:
 
 def main() -> None:
     path, what = sys.argv[1:]
-    parents: NoPokeDB | None = None
-    if what != "imports":
-        parents = NoPokeDB(path=path, read_only=what == "reads")
-        use(parents)
+    parents: NoPokeDB | None = NoPokeDB(path=path, read_only=what == "reads")
+    assert parents is not None
+    use(parents)
     if what == "closes":
-        assert parents is not None
         parents.close()
         parents = None
     for number in range(WORKERS):

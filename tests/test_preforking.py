@@ -27,7 +27,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("what", ["imports", "closes", "reads", "writes"])
+@pytest.mark.parametrize("what", ["closes", "reads", "writes"])
 def test_workers_of_a_server_that_forks(tmp_path: Path, filled: Path, what: str) -> None:
     """Whatever the parent did before: a handle of the parent says that it is the parent's, every worker opens one of
     its own and gets right answers from all kinds of queries without a hang, one may write if the parent does not, and

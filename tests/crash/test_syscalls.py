@@ -25,7 +25,7 @@ from nopokedb import NoPokeDB
 CALLS = "pwrite64,fdatasync,fsync,rename,unlink,ftruncate,mkdir"
 KILLS = int(os.environ.get("NOPOKEDB_SYSCALL_KILLS", "0"))
 SHORT, REACH = 10, 600
-ERRORS = 2
+ERRORS = 1
 ENOUGH = 300
 """Lines after which a writer is taken to have got over the error."""
 

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-filters bench-texts bench-server bench-postgres peers crash crash-peers clean
+.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-frontier bench-growth bench-filters bench-texts bench-server bench-postgres peers crash crash-peers clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
@@ -13,6 +13,8 @@ help:
 	@echo "make crash       the long crash tests: 2,000 kills, every image of a power cut, 400 real cuts (about an hour)"
 	@echo "make crash-peers the same power cuts for NoPokeDB and for other databases (as root; CUTS=20: half an hour)"
 	@echo "make bench-seed  the benchmark table of README.md (about ten minutes, an idle machine)"
+	@echo "make bench-frontier  indexes by themselves, queries a second against recall (about 40 minutes)"
+	@echo "make bench-growth  one collection at several sizes (about 20 minutes)"
 	@echo "make bench-filters  filters, text and hybrid search beside other databases (about 20 minutes; QUICK=1: two)"
 	@echo "make bench       search, ingestion, memory and scaling beside every peer (hours for all sizes; QUICK=1: minutes)"
 	@echo "make bench-prepare  only build the databases of make bench, which a busy machine can do"
@@ -79,6 +81,14 @@ bench-seed: $(VENV)/.installed-bench
 
 bench-smoke: $(VENV)/.installed-bench
 	$(BIN)/python -m bench.seed --quick
+
+# Indexes by themselves, queries a second against recall: ARGS="--counts 300000 --data embedding", --quick, --fresh
+bench-frontier: $(VENV)/.installed-bench
+	$(BIN)/python -m bench.frontier $(ARGS)
+
+# One collection at several sizes: sealing, graphs, opening, single and many queries: ARGS="--counts 1000000"
+bench-growth: $(VENV)/.installed-bench
+	$(BIN)/python -m bench.growth $(ARGS)
 
 # Embedded databases, in an environment of their own: their dependencies are none of this project's. One by
 # one, because not each has wheels for each Python; the benchmark names those that are missing.

@@ -18,7 +18,7 @@ from bench.measure import time_round
 from bench.scale import K, Scale
 from nopokedb import NoPokeDB
 from nopokedb.distances import prepare_queries
-from nopokedb.embedded.search import hnsw
+from nopokedb.embedded.search.symphony import Symphony
 
 _native: Any = faiss  # its annotations do not name the raw calls
 _pointer = faiss.swig_ptr
@@ -27,8 +27,10 @@ _pointer = faiss.swig_ptr
 def _segment_calls(segment: Any, vectors: Floats) -> Callable[[Floats], None]:
     """The two native calls for one segment: candidates, then their exact products."""
     index, dim = segment._index, vectors.shape[1]
-    ef = min(segment.ef_for(K), segment.row_count)
-    parameters = hnsw.parameters(ef, None) if segment.kind == "hnsw" else None
+    ef = min(segment.ef_for(K), index.count)
+    if isinstance(index, Symphony):
+        return _graph_calls(index, vectors, ef)
+    parameters, index = index._parameters(ef, None), index._index
     rows = np.empty((1, ef), np.int64)
     found = np.empty((1, ef), np.float32)
     row_pointer, found_pointer, vector_pointer = (
@@ -42,6 +44,20 @@ def _segment_calls(segment: Any, vectors: Floats) -> Callable[[Floats], None]:
         query_pointer = _pointer(query)
         index.search_c(1, query_pointer, ef, found_pointer, row_pointer, parameters)
         _native.fvec_inner_products_by_idx(found_pointer, query_pointer, vector_pointer, row_pointer, dim, 1, ef)
+
+    return call
+
+
+def _graph_calls(index: Any, vectors: Floats, ef: int) -> Callable[[Floats], None]:
+    """The same for a graph that `rabitqlib` searches."""
+    graph, dim = index._index, vectors.shape[1]
+    found = np.empty((1, ef), np.float32)
+
+    def call(query: Floats) -> None:
+        positions, _ = graph.search(query, ef, ef)
+        rows = positions.astype(np.int64)
+        pointers = (_pointer(array) for array in (found, query, vectors, rows))
+        _native.fvec_inner_products_by_idx(*pointers, dim, 1, ef)
 
     return call
 

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, settings
 from servers import Server, programs
 
 from nopokedb import NoPokeDB, NotSupportedError, drop_collection, list_collections
-from nopokedb.embedded import nearest, upkeep
+from nopokedb.embedded import sealing, upkeep
+from nopokedb.embedded.search.curve import Cost
 
 ENGINES = ("embedded", "postgres")
 
@@ -42,10 +43,9 @@ def rng(seed: int) -> np.random.Generator:
 @pytest.fixture
 def quick_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments at sizes that a test can afford; no small one is searched exactly, and no small graph is passed over."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
+    monkeypatch.setattr(sealing, "SEAL_ROWS", 1024)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
-    monkeypatch.setattr(nearest, "_EXACT_ROWS", 64)
-    monkeypatch.setattr(nearest, "_GRAPH_PLACE_COST", 1)
+    monkeypatch.setattr(Cost, "list_us", lambda self, length: 1e-3 * length)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 from nopokedb import NoPokeDB
-from nopokedb.embedded import compaction, upkeep
+from nopokedb.embedded import compaction, sealing, upkeep
 
 DIM = 6
 
@@ -24,7 +24,7 @@ def vector_of(key: int, version: int) -> np.ndarray:
 def main(path: str, seed: int, threads: int) -> None:
     """Write until killed. Lines on stdout: `begin ...` before a call, `ack ...` after it returned."""
     # Small limits, so that sealing, log rotation, checkpoints and compactions happen all the time.
-    upkeep.SEAL_ROWS, upkeep.URGENT_ROWS, upkeep.CHECKPOINT_BYTES, upkeep.PAUSE_S = 256, 512, 20_000, 0.0
+    sealing.SEAL_ROWS, upkeep.URGENT_ROWS, upkeep.CHECKPOINT_BYTES, upkeep.PAUSE_S = 256, 512, 20_000, 0.0
     compaction.RETIRED_LABELS, compaction.RETIRED_SHARE, compaction._PAUSE_S = 20, 0.1, 0.0
     db = NoPokeDB(dim=DIM, path=path)
     out = threading.Lock()

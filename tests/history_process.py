@@ -20,7 +20,7 @@ import numpy as np
 from history import PRESENT, Log
 
 from nopokedb import DuplicateIdError, NeedsRecoveryError, NoPokeDB, Record
-from nopokedb.embedded import compaction, upkeep
+from nopokedb.embedded import compaction, sealing, upkeep
 from nopokedb.embedded.engine import EmbeddedEngine
 
 DIM, KEYS = 6, 8
@@ -241,7 +241,7 @@ def main() -> None:
     for plant in planted:
         PLANTS[plant]()
     # Small limits, so that sealing, checkpoints and new generations happen all the time.
-    upkeep.SEAL_ROWS, upkeep.URGENT_ROWS, upkeep.CHECKPOINT_BYTES, upkeep.PAUSE_S = 256, 512, 20_000, 0.0
+    sealing.SEAL_ROWS, upkeep.URGENT_ROWS, upkeep.CHECKPOINT_BYTES, upkeep.PAUSE_S = 256, 512, 20_000, 0.0
     compaction.RETIRED_LABELS, compaction.RETIRED_SHARE, compaction._PAUSE_S = 50, 0.5, 0.0
     log = Log(Path(file))
     versions = itertools.count(int(first))

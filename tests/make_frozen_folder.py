@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from nopokedb import NoPokeDB
-from nopokedb.embedded import upkeep
+from nopokedb.embedded import sealing, upkeep
 
 DIM = 16
 
@@ -45,7 +45,7 @@ def fill(db: NoPokeDB) -> None:
 
 
 def main(number: str) -> None:
-    upkeep.SEAL_ROWS, upkeep.PAUSE_S = 512, 0.0
+    sealing.SEAL_ROWS, upkeep.PAUSE_S = 512, 0.0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "collection")
         db = NoPokeDB(dim=DIM, path=path, space="cosine")

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from nopokedb import NeedsReopenError, NoPokeDB
-from nopokedb.embedded import upkeep
+from nopokedb.embedded import sealing, upkeep
 
 Call = Callable[[], object]
 DIM = 16
@@ -98,7 +98,7 @@ def limit(folder: str, size: int) -> None:
     """Batches of 500 records while the address space is nearly used up."""
     import resource
 
-    upkeep.SEAL_ROWS, upkeep.URGENT_ROWS, upkeep.CHECKPOINT_BYTES, upkeep.PAUSE_S = 1024, 2048, 200_000, 0.0
+    sealing.SEAL_ROWS, upkeep.URGENT_ROWS, upkeep.CHECKPOINT_BYTES, upkeep.PAUSE_S = 1024, 2048, 200_000, 0.0
     writer = Writer(folder)
     writer.batch(10)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -109,7 +109,7 @@ def limit(folder: str, size: int) -> None:
 
 def hoard(folder: str, seed: int) -> None:
     """Small batches, and memory that nobody gives back."""
-    upkeep.SEAL_ROWS, upkeep.URGENT_ROWS, upkeep.CHECKPOINT_BYTES, upkeep.PAUSE_S = 256, 512, 20_000, 0.0
+    sealing.SEAL_ROWS, upkeep.URGENT_ROWS, upkeep.CHECKPOINT_BYTES, upkeep.PAUSE_S = 256, 512, 20_000, 0.0
     writer, dice = Writer(folder), random.Random(seed)
     writer.say("open")
     sys.stdin.readline()

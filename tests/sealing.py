@@ -14,3 +14,9 @@ def wait_sealed(db: NoPokeDB) -> None:
     while db.stats().sealing:
         assert time.monotonic() < deadline, "sealing does not end"
         threading.Event().wait(0.01)  # lets the upkeep thread work
+
+
+def forget_scans(db: NoPokeDB) -> None:
+    """Leave only the graphs to segments that have one, so that they are what is asked."""
+    for segment in db._engine.snapshot().segments:  # type: ignore[attr-defined]
+        segment.scan = None

@@ -28,7 +28,7 @@ from nopokedb import (
     Problem,
     check,
 )
-from nopokedb.embedded import upkeep
+from nopokedb.embedded import sealing, upkeep
 from nopokedb.embedded.mending import mend_one_byte
 from nopokedb.problems import ProblemKind
 
@@ -66,7 +66,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, D
     """The collection closed cleanly, and as a killed writer leaves it: with batches that only the log has."""
     base = tmp_path_factory.mktemp("folders")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upkeep, "SEAL_ROWS", 64)
+        patch.setattr(sealing, "SEAL_ROWS", 64)
         patch.setattr(upkeep, "PAUSE_S", 0.0)
         content = fill(base / "closed")
         shutil.copytree(base / "closed", base / "work")

@@ -109,7 +109,7 @@ def normal(text: str) -> str:
 
 def test_the_examples_of_the_documentation_run(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command of docs/command-line.md, one after the other, with its exit code and what it prints; each command
-    has one, but import-legacy, graduate and serve: for the first two there is no folder and no server, the third does not
+    has one, but import-legacy and graduate, for which there is no folder and no server, and serve, which does not
     end."""
     text = (ROOT / "docs" / "command-line.md").read_text()
     checker = doctest.OutputChecker()

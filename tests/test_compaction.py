@@ -18,7 +18,7 @@ from model import Model, assert_answers, assert_same, dump
 from test_concurrency import run_all, vector_of
 
 from nopokedb import ClosedError, CorruptionError, NeedsReopenError, NoPokeDB, ReadOnlyError
-from nopokedb.embedded import compaction, new_generation, text_view, texts, upkeep
+from nopokedb.embedded import compaction, new_generation, sealing, text_view, texts, upkeep
 from nopokedb.embedded.storage import lock
 
 DIM = 8
@@ -227,7 +227,7 @@ def test_texts_are_found_as_before(open_db: Callable[..., NoPokeDB], monkeypatch
 
 def test_indexes_are_there_at_once(open_db: Callable[..., NoPokeDB], monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of the new generation are indexed before it is used: queries do not become slow by a compaction."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
+    monkeypatch.setattr(sealing, "SEAL_ROWS", 1024)
     db = open_db(dim=DIM)
     fill(db, 6000)
     assert db.compact() > 0
@@ -371,7 +371,7 @@ def test_writers_and_readers_go_on(
     """Two writers, two readers, text queries, long scans, a second handle that follows, seals and checkpoints, and one
     compaction after the other: every read sees whole batches and everything acknowledged before it, and in the end
     everything acknowledged is there."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 512)
+    monkeypatch.setattr(sealing, "SEAL_ROWS", 512)
     monkeypatch.setattr(upkeep, "CHECKPOINT_BYTES", 100_000)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
     monkeypatch.setattr(new_generation, "SLICE_RECORDS", 64)
@@ -525,16 +525,16 @@ def test_an_index_of_the_old_rows_is_not_taken_for_one_of_the_new(
     """An index that the background thread has begun before a switch and finishes after it is dropped: its rows have
     other numbers by then."""
     inside, gate = threading.Event(), threading.Event()
-    real = upkeep.Upkeep._build
+    real = sealing.Sealing._construct
 
-    def slow(self: upkeep.Upkeep, *arguments: Any) -> Any:
+    def slow(self: sealing.Sealing, *arguments: Any) -> Any:
         if threading.current_thread().name == "nopokedb-upkeep" and not gate.is_set():
             inside.set()
             assert gate.wait(60)
         return real(self, *arguments)
 
-    monkeypatch.setattr(upkeep.Upkeep, "_build", slow)
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1024)
+    monkeypatch.setattr(sealing.Sealing, "_construct", slow)
+    monkeypatch.setattr(sealing, "SEAL_ROWS", 1024)
     db = open_db(dim=DIM)
     fill(db, 4000)
     assert inside.wait(60)

@@ -19,7 +19,7 @@ from test_compaction import fill, generations
 from test_concurrency import vector_of
 
 from nopokedb import NeedsReopenError, NoPokeDB
-from nopokedb.embedded import compaction, upkeep
+from nopokedb.embedded import compaction, sealing, upkeep
 from nopokedb.embedded.storage.manifest import read_manifest
 
 DIM = 8
@@ -39,9 +39,9 @@ sys.path.insert(0, sys.argv[2])
 from killing import die_at
 import nopokedb.embedded.engine
 from nopokedb import NoPokeDB
-from nopokedb.embedded import upkeep
+from nopokedb.embedded import sealing, upkeep
 from test_compaction_faults import STEPS
-upkeep.SEAL_ROWS = 128
+sealing.SEAL_ROWS = 128
 root = sys.argv[1]
 for limit in range(1, 400):
     folder = os.path.join(root, str(limit))
@@ -127,7 +127,7 @@ def test_every_call_may_fail(
     """Whichever call fails: up to the rename of the manifest the handle goes on in the old generation, as if there had
     been no compaction; only a failure of the log or from the rename on ends its writing. Reads go on in any case, and
     the next open finds one generation, whole."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 128)
+    monkeypatch.setattr(sealing, "SEAL_ROWS", 128)
     monkeypatch.setattr(upkeep, "MAX_WAIT_S", 600.0)
     monkeypatch.setattr(upkeep, "PAUSE_S", 600.0)  # nothing but the compaction meets the fault
     image, states = make(tmp_path)

@@ -24,7 +24,7 @@ from nopokedb import (
     ReadOnlyError,
     drop_collection,
 )
-from nopokedb.embedded import upkeep
+from nopokedb.embedded import sealing, upkeep
 
 DIM = 8
 
@@ -32,7 +32,7 @@ DIM = 8
 @pytest.fixture
 def busy_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seals and checkpoints all the time."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 512)
+    monkeypatch.setattr(sealing, "SEAL_ROWS", 512)
     monkeypatch.setattr(upkeep, "URGENT_ROWS", 1024)
     monkeypatch.setattr(upkeep, "CHECKPOINT_BYTES", 100_000)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)

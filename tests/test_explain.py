@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sealing import wait_sealed
+from sealing import forget_scans, wait_sealed
 
 from nopokedb import InvalidInputError, NoPokeDB, Plan
 from nopokedb.embedded import nearest
@@ -96,6 +96,7 @@ def ask(db: NoPokeDB, *arguments: Any, **options: Any) -> Plan:
 def test_every_strategy(open_db: Callable[..., NoPokeDB], rng: np.random.Generator, index: str, strategy: str) -> None:
     """Each kind of index, beside a tail; a given ef is what is used; 1.0 compares everything."""
     db = make(open_db, rng, index)
+    forget_scans(db)
     query = rng.standard_normal(DIM)
     plan = ask(db, query, 10)
     assert plan.query == "vector" and plan.filter is None and plan.target_recall == 0.99

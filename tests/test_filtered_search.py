@@ -12,7 +12,7 @@ import pytest
 from sealing import wait_sealed
 
 from nopokedb import F, NoPokeDB
-from nopokedb.embedded import upkeep
+from nopokedb.embedded import sealing, upkeep
 
 DIM = 64
 COUNT = 20_000
@@ -138,14 +138,15 @@ def test_a_graph_keeps_a_scan_for_filters(
     open_db: Callable[..., NoPokeDB], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large segment has both, also after reopening: the graph for all rows, the scan for what a filter leaves."""
-    monkeypatch.setattr(upkeep, "GRAPH_ROWS", 4_096)
+    monkeypatch.setattr(sealing, "GRAPH_ROWS", 4_096)
     monkeypatch.setattr(upkeep, "GRAPH_PAUSE_S", 0.0)
+    monkeypatch.setattr(sealing, "_pays", lambda graph, scan: True)
     count = 6_000
     vectors, queries = embeddings(rng, count), embeddings(rng, 30)
     db = open_db(dim=DIM)
     db.add_many(vectors, [{"n": i} for i in range(count)])
     deadline = time.monotonic() + 120
-    while [segment.kind for segment in db.stats().segments] != ["hnsw"]:
+    while [segment.kind for segment in db.stats().segments] != ["symphony"]:
         assert time.monotonic() < deadline, db.stats()
         threading.Event().wait(0.01)
     for _ in range(2):
@@ -153,10 +154,10 @@ def test_a_graph_keeps_a_scan_for_filters(
             passing = np.arange(count) < share * count
             check(db, "cosine", vectors, passing, queries, {"n": {"$lt": share * count}})
         kinds = sorted(path.name.split("-")[-1] for path in (open_path(db) / "index").iterdir())
-        assert kinds == ["hnsw.npk", "scan.npk"]
+        assert kinds == ["scan.npk", "symphony.graph", "symphony.npk"]
         db.close()
         db = open_db()
-        assert [segment.kind for segment in db.stats().segments] == ["hnsw"] and not db.stats().notes
+        assert [segment.kind for segment in db.stats().segments] == ["symphony"] and not db.stats().notes
     db.close()
     reader = open_db(read_only=True)
     check(reader, "cosine", vectors, np.arange(count) < 900, queries, {"n": {"$lt": 900}})

@@ -13,14 +13,14 @@ import google_crc32c
 import numpy as np
 import orjson
 import pytest
-from sealing import wait_sealed
+from sealing import forget_scans, wait_sealed
 
 from nopokedb import InvalidInputError, InvalidVectorError, NoPokeDB, Recall
-from nopokedb.embedded import nearest, upkeep
+from nopokedb.embedded import sealing, upkeep
 from nopokedb.embedded.recent import RecentQueries
-from nopokedb.embedded.search import curve
+from nopokedb.embedded.search import construction, curve
 from nopokedb.embedded.search.calibration import Truth, truth_of_held_out, truth_of_rows
-from nopokedb.embedded.search.curve import HIGHEST, decile_goal, length_for, shortest
+from nopokedb.embedded.search.curve import HIGHEST, Cost, decile_goal, length_for, shortest
 from nopokedb.engine import DEFAULT_RECALL
 
 TARGETS = (0.8, 0.9, 0.95, 0.99, 1.0)
@@ -150,6 +150,7 @@ def test_the_recall_asked_for_is_reached_and_less_is_cheaper(
     db = open_db(dim=48, index=index)
     db.add_many(vectors)
     wait_sealed(db)
+    forget_scans(db)
     distances = cosine_distances(vectors, queries)
     for k in (10, 100):
         costs = []
@@ -191,19 +192,22 @@ def test_a_graph_and_its_scan_are_weighed(
     open_db: Callable[..., NoPokeDB], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a segment has both, the one that reaches the recall more cheaply is asked."""
-    monkeypatch.setattr(upkeep, "GRAPH_ROWS", 4_096)
+    monkeypatch.setattr(sealing, "GRAPH_ROWS", 4_096)
     monkeypatch.setattr(upkeep, "GRAPH_PAUSE_S", 0.0)
+    monkeypatch.setattr(sealing, "_pays", lambda graph, scan: True)
     db = open_db(dim=32)
     db.add_many(gaussian(rng, 6000, 32))
     deadline = time.monotonic() + 120
-    while [segment.kind for segment in db.stats().segments] != ["hnsw"]:
+    while [segment.kind for segment in db.stats().segments] != ["symphony"]:
         assert time.monotonic() < deadline, db.stats()
         threading.Event().wait(0.01)
     query = gaussian(rng, 1, 32)[0]
+    monkeypatch.setattr(Cost, "list_us", lambda self, length: self.fixed_us + length * self.place_us)
+    segments_of(db)[0].cost, segments_of(db)[0].scan.cost = Cost(1.0, 0.1, 1.0), Cost(500.0, 1.0, 1.0)
     assert db.explain(query, 10, target_recall=0.8).searches[0].strategy == "graph"
-    monkeypatch.setattr(nearest, "_GRAPH_PLACE_COST", 1000)
+    segments_of(db)[0].cost = Cost(1e6, 1.0, 1.0)
     found = db.explain(query, 10, target_recall=0.8).searches[0]
-    assert (found.kind, found.strategy) == ("hnsw", "scan")
+    assert (found.kind, found.strategy) == ("symphony", "scan")
 
 
 def test_the_call_wins_over_the_handle(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
@@ -412,13 +416,13 @@ def test_what_users_ask_reaches_the_next_seal(
 ) -> None:
     """Queries of the handle, single and many, are what the next segment is calibrated on; measuring leaves none."""
     seen: list[Truth] = []
-    real = upkeep.calibrate
+    real = construction.calibrate
 
     def spy(segment: Any, truth: Truth, *rest: Any) -> bool:
         seen.append(truth)
         return real(segment, truth, *rest)
 
-    monkeypatch.setattr(upkeep, "calibrate", spy)
+    monkeypatch.setattr(construction, "calibrate", spy)
     db = open_db(dim=16)
     db.add_many(gaussian(rng, 500, 16))
     asked = gaussian(rng, 60, 16)

@@ -148,7 +148,7 @@ def test_every_index_kind(open_db: Callable[..., NoPokeDB], seed: int, index: st
     db.add_many(vectors)
     wait_sealed(db)
     kinds = {segment.kind for segment in db.stats().segments}
-    assert kinds == {"exact": set(), "scan": {"scan"}, "graph": {"hnsw"}, "hnsw": {"hnsw"}}[index]
+    assert kinds == {"exact": set(), "scan": {"scan"}, "graph": {"symphony"}, "hnsw": {"hnsw"}}[index]
     distances = truth_of(space, vectors, queries)
     assert_recall(db, distances, queries)
     before = [db.query(query, k=10) for query in queries]
@@ -166,7 +166,7 @@ def test_other_graph_parameters_select_hnsw(open_db: Callable[..., NoPokeDB], rn
     wait_sealed(db)
     (segment,) = db.stats().segments
     assert segment.kind == "hnsw"
-    index = db._engine.snapshot().segments[0]._index  # type: ignore[attr-defined]
+    index = db._engine.snapshot().segments[0]._index._index  # type: ignore[attr-defined]
     import faiss
 
     assert faiss.downcast_index(index).hnsw.nb_neighbors(1) == 24

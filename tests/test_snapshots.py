@@ -22,7 +22,7 @@ from nopokedb import (
     SnapshotNotFoundError,
     check,
 )
-from nopokedb.embedded import compensation, upkeep
+from nopokedb.embedded import compensation, sealing, upkeep
 from nopokedb.errors import ReadOnlyError
 from nopokedb.records import Part
 
@@ -122,7 +122,7 @@ def test_views_use_indexes_that_their_rows_have(
     open_db: Callable[..., NoPokeDB], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A segment over rows of the snapshot serves it with the live bits of then; newer rows are never seen."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 256)
+    monkeypatch.setattr(sealing, "SEAL_ROWS", 256)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
     db = open_db(dim=DIM, index="exact")
     db.close()
@@ -145,7 +145,7 @@ def test_a_segment_that_covers_newer_rows_does_not_serve_an_older_view(
     open_db: Callable[..., NoPokeDB], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows sealed together with later ones are compared exactly by the view, and none of the later ones shows."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 1000)
+    monkeypatch.setattr(sealing, "SEAL_ROWS", 1000)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
     db = open_db(dim=DIM)
     vectors = rng.standard_normal((6000, DIM)).astype(np.float32)

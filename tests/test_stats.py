@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from nopokedb import NoPokeDB
-from nopokedb.embedded import upkeep
+from nopokedb.embedded import sealing
 
 DIM = 16
 
 
 def test_parts_add_up_to_what_is_there(open_db: Callable[..., NoPokeDB], monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts, bytes on disk and in memory by part, and how old the last checkpoint is."""
-    monkeypatch.setattr(upkeep, "SEAL_ROWS", 512)
+    monkeypatch.setattr(sealing, "SEAL_ROWS", 512)
     db = open_db(dim=DIM)
     first = db.stats()
     assert first.checkpoint_age_s is None and first.retired_count == 0 and first.index_memory_bytes == 0

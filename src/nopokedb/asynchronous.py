@@ -175,6 +175,10 @@ class AsyncNoPokeDB:
         """See `NoPokeDB.compact`."""
         return await self._run(NoPokeDB.compact)
 
+    async def optimize(self, progress: bool = False) -> None:
+        """See `NoPokeDB.optimize`."""
+        await self._run(NoPokeDB.optimize, progress)
+
     async def explain(self, vector: Any = None, k: int = 5, ef: int | None = None, **options: Any) -> Plan:
         """See `NoPokeDB.explain`."""
         return await self._run(NoPokeDB.explain, vector, k, ef, **options)

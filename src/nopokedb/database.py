@@ -16,7 +16,7 @@ from nopokedb.errors import (
     InvalidInputError,
     NotSupportedError,
 )
-from nopokedb.intake import BulkKind, Columns, Intake, which_records, write_all
+from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records, write_all
 from nopokedb.keeping import Keeping
 from nopokedb.opening import (
     TIMEOUT_S,
@@ -325,6 +325,28 @@ class NoPokeDB(Reading, Keeping):
         and OSError if the disk is too full, and has then changed nothing.
         """
         return self._engine.compact()
+
+    def optimize(self, progress: bool = False) -> None:
+        """Do now what otherwise waits for pauses: give back the space of replaced and deleted records if they are more
+        than a tenth, index what is not indexed yet, merge small indexes, build graphs where they pay, and save. Returns
+        when all of it is done for the records that were there at the call.
+
+        Never needed: searches reach their recall without. Afterwards they are as fast as they get, which may take
+        minutes per million records. Reading and writing go on meanwhile.
+
+        Args:
+            progress: show a progress bar (needs `tqdm`).
+
+        Raises: what `compact` raises; `ClosedError` if the handle is closed meanwhile.
+        """
+        with progress_bar(None, wanted=progress) as bar:
+
+            def report(done: int, total: int) -> None:
+                if bar is not None:
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+            self._engine.optimize(report)
 
     def save(self) -> None:
         """Checkpoint: bring the stores up to date on the medium and empty the log. Writes are durable without it;

@@ -5,7 +5,7 @@ Engines get canonical arguments only (records.py), so they all accept and refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -255,6 +255,10 @@ class Engine(Moment, Protocol):
 
     def compact(self) -> int:
         """Give back what replaced and deleted records hold on disk; how many bytes that is."""
+        ...
+
+    def optimize(self, report: Callable[[int, int], object]) -> None:
+        """Index and merge everything now; `report` is told how many records are done, of how many."""
         ...
 
     def save(self) -> None: ...

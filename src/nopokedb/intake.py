@@ -203,13 +203,14 @@ def which_records(ids: Iterable[Id] | None, where: Where) -> tuple[Filter | None
 def write_all(engine: Engine, writes: Iterable[Write], columns: Columns, progress: bool) -> list[Id]:
     """Write one atomic batch after the other; the ids of all. An error carries those of the batches before it."""
     committed: list[Id] = []
-    with progress_bar(columns, wanted=progress) as advance:
+    with progress_bar(columns.length(), wanted=progress) as bar:
         try:
             for write in writes:
                 ids = engine.write([write])[0]
                 assert isinstance(ids, list)
                 committed += ids
-                advance(write.count)
+                if bar is not None:
+                    bar.update(write.count)
         except NoPokeError as error:
             error.committed = committed
             raise
@@ -217,17 +218,17 @@ def write_all(engine: Engine, writes: Iterable[Write], columns: Columns, progres
 
 
 @contextmanager
-def progress_bar(columns: Columns, *, wanted: bool) -> Iterator[Callable[[int], object]]:
-    """A function that advances a progress bar, or does nothing where none is wanted."""
+def progress_bar(total: int | None, *, wanted: bool) -> Iterator[Any]:
+    """A progress bar of tqdm over so many records, None where none is wanted."""
     if not wanted:
-        yield lambda count: None
+        yield None
         return
     try:
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError(f"progress=True needs tqdm: {install_hint('progress')}") from error
-    with tqdm(total=columns.length(), unit=" records") as bar:
-        yield bar.update
+    with tqdm(total=total, unit=" records") as bar:
+        yield bar
 
 
 def _length(column: Any) -> int | None:

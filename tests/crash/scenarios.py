@@ -17,6 +17,7 @@ from crash.checker import BACKUPS, COLLECTION, FULL, MORE, OLDER
 from crash.records import COPIED
 from crash.workload import KILLED, Workload
 from nopokedb import restore
+from nopokedb.embedded import sealing as sealing_module
 from nopokedb.embedded import upkeep
 from nopokedb.embedded.storage.files import sync_folder
 
@@ -122,7 +123,7 @@ def rotation(work: Workload) -> None:
 @scenario()
 def sealing(work: Workload) -> None:
     """An index over the tail, then a larger one in its place, with deletions and a checkpoint between."""
-    upkeep.SEAL_ROWS = 200
+    sealing_module.SEAL_ROWS = 200
     work.open()
     keys = work.add(260)
     work.wait_until_sealed()

@@ -26,6 +26,7 @@ from nopokedb.embedded.recovery import decode_entries, require_collection
 from nopokedb.embedded.storage import manifest as manifests
 from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.storage.columns import LABEL_TYPE, NONE, ROW_TYPE
+from nopokedb.embedded.storage.files import checksum
 from nopokedb.embedded.storage.frames import Frame
 from nopokedb.embedded.storage.lock import ReaderLock, read_published
 from nopokedb.embedded.storage.manifest import Manifest
@@ -347,22 +348,24 @@ def _check_frames_in_columns(folder: Path, manifest: Manifest, found: Findings) 
 
 
 def _check_indexes(folder: Path, manifest: Manifest, found: Findings, *, deep: bool) -> None:
-    expected = 0
+    covered = (0, 0)
     for file in sorted(manifest.segments, key=lambda item: item.start):
         path = folder / "index" / file.name
-        if file.start != expected or file.stop > manifest.row_count + sum(len(f.vectors) for f in found.frames):
+        fits = file.start == covered[1] or (file.start, file.stop) == covered  # two kinds may cover the same rows
+        if not fits or file.stop > manifest.row_count + sum(len(f.vectors) for f in found.frames):
             found.add(
                 "index", "warning", f"the index covers rows {file.start} to {file.stop}, which does not fit", path
             )
-        expected = file.stop
-        try:
-            size = path.stat().st_size
-            if size == file.size_bytes and (not deep or google_crc32c.value(path.read_bytes()) == file.crc32c):
+        covered = file.start, file.stop
+        for name, size, crc32c in file.parts:
+            path = folder / "index" / name
+            try:
+                if (checksum(path) == (size, crc32c)) if deep else (path.stat().st_size == size):
+                    continue
+            except FileNotFoundError:
+                found.add("index", "warning", "a search index is missing and will be built again", path)
                 continue
-        except FileNotFoundError:
-            found.add("index", "warning", "a search index is missing and will be built again", path)
-            continue
-        found.add("index", "warning", "a search index is damaged and will be built again", path)
+            found.add("index", "warning", "a search index is damaged and will be built again", path)
 
 
 def manifest_problem(folder: Path, error: CorruptionError) -> Problem:

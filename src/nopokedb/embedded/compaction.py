@@ -53,6 +53,8 @@ _log = logging.getLogger("nopokedb")
 
 RETIRED_LABELS = 10_000
 """Fewer retired versions are not worth a copy: they cost a scan of all records some 30 ms."""
+ASKED_SHARE = 0.1
+"""What is retired without `optimize` bothering about it."""
 RETIRED_SHARE = 0.5
 """Half of the versions or rows being retired, a copy gives back at least as much as it writes."""
 _PAUSE_S, _MAX_WAIT_S = 1.0, 60.0
@@ -161,19 +163,27 @@ class Compaction:
                 store.close()
             self._remove(generation)
 
+    def worthwhile(self) -> bool:
+        """Whether somebody who asks for order should get it: more than a tenth of what could go is retired."""
+        return self._retired_more_than(0, ASKED_SHARE)
+
     # --- the thread of the upkeep ----------------------------------------------------------------------------
 
     def _due(self) -> bool:
         """Whether a copy would give back at least as much as it writes."""
+        return self._retired_more_than(max(RETIRED_LABELS, int(_RETRY_GROWTH * self._failed_at)), RETIRED_SHARE)
+
+    def _retired_more_than(self, number: int, share: float) -> bool:
+        """Whether more versions or rows are retired, and kept by no named snapshot, than this number and share."""
         snapshot = self._writes.snapshot
         kept = 0
-        if snapshot.retired_label_count > RETIRED_LABELS:
+        if snapshot.retired_label_count > number:
             kept = self._kept_count(snapshot)
         for count, retired in (
             (snapshot.label_count, snapshot.retired_label_count),
             (snapshot.row_count, snapshot.retired_row_count),
         ):
-            if retired - kept > max(RETIRED_LABELS, RETIRED_SHARE * count, _RETRY_GROWTH * self._failed_at):
+            if retired - kept > max(number, share * count):
                 return True
         return False
 
@@ -273,7 +283,7 @@ class Compaction:
 
     def _drop_superfluous(self, old: Manifest, first_log: int) -> None:
         """The log, the live set, the indexes and the snapshots of the old generation: reads have them in memory."""
-        names = [*(f"index/{segment.name}" for segment in old.segments), old.live_file]
+        names = [*(f"index/{name}" for segment in old.segments for name, _, _ in segment.parts), old.live_file]
         try:
             for path in named.leftovers(self._folder, self._upkeep.manifest):
                 path.unlink(missing_ok=True)
@@ -345,7 +355,7 @@ def _present(folder: Path, generation: int, start: str) -> Iterator[Path]:
 
 def _size_of(folder: Path, generation: int) -> int:
     """Bytes on disk that a generation holds: sparse files by what they occupy."""
-    index = (folder / "index").glob(f"segment-{generation}-*.npk")
+    index = (folder / "index").glob(f"segment-{generation}-*")
     total = 0
     for path in (*_present(folder, generation, ""), *index):
         try:

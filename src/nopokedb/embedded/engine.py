@@ -28,6 +28,7 @@ from nopokedb.embedded.explain import answered, explained, sampled
 from nopokedb.embedded.field_indexes import FieldIndexes
 from nopokedb.embedded.follower import Follower
 from nopokedb.embedded.going_back import GoingBack
+from nopokedb.embedded.index_files import load_segments
 from nopokedb.embedded.ranking import Ranking
 from nopokedb.embedded.read_path import ReadPath, RecordCache
 from nopokedb.embedded.recent import RecentQueries
@@ -39,7 +40,7 @@ from nopokedb.embedded.storage.manifest import Manifest, Settings, write_manifes
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.text_view import TextView
 from nopokedb.embedded.texts import SwitchedError, Texts
-from nopokedb.embedded.upkeep import Upkeep, load_segments
+from nopokedb.embedded.upkeep import Upkeep
 from nopokedb.embedded.write_path import WritePath
 from nopokedb.engine import Answer, Order, Query, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError
@@ -190,7 +191,8 @@ class EmbeddedEngine(GoingBack):
     def _warm(self) -> None:
         """Ask once, so that the first user's query does not pay for cold memory and unprepared statements. Only where
         indexes are loaded: then a query touches little."""
-        if self.snapshot().segments:
+        segments = self.snapshot().segments
+        if segments and all(segment.ready for segment in segments):
             query = np.ones((1, self.dim), np.float32)
             try:
                 self._read(lambda reads, snapshot: reads.query(snapshot, Query(query, 10, None, ("metadata",))))
@@ -346,6 +348,15 @@ class EmbeddedEngine(GoingBack):
         """See `nopokedb.engine.Engine.compact`."""
         self._check_writable()
         return self._compaction.run()
+
+    def optimize(self, report: Callable[[int, int], object]) -> None:
+        """See `nopokedb.engine.Engine.optimize`."""
+        self._check_writable()
+        self._writes.check_usable()
+        if self._compaction.worthwhile():
+            self._compaction.run()
+        self._upkeep.index_all(report)
+        self._upkeep.checkpoint()
 
     def save(self) -> None:
         self._check_writable()

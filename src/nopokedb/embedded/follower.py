@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from nopokedb.embedded.index_files import load_segments
 from nopokedb.embedded.recovery import decode_entries, require_collection
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.snapshot import Snapshot
@@ -30,7 +31,6 @@ from nopokedb.embedded.storage.lock import SERVING, Published, ReaderLock, read_
 from nopokedb.embedded.storage.manifest import Manifest, read_manifest
 from nopokedb.embedded.storage.oplog import read_log
 from nopokedb.embedded.store import Store
-from nopokedb.embedded.upkeep import load_segments
 from nopokedb.errors import CollectionNotFoundError, CorruptionError, NeedsRecoveryError, NoPokeError
 
 _PATIENCE_S = 5.0

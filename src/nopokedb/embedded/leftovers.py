@@ -7,6 +7,7 @@ manifest does not name: one that was never finished, or the one before. Only nam
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from nopokedb.embedded import named
@@ -21,7 +22,8 @@ _CREATED = re.compile(
 )
 _STORE_FILE = re.compile(r"(?:vectors-(\d+)\.f32|(?:rows|labels)-(\d+)\.bin|metadata-(\d+)\.db(?:-wal|-shm|-journal)?)")
 _LIVE_FILE = re.compile(r"live-(\d+)-\d+\.bits(\.tmp)?")
-_SEGMENT_FILE = re.compile(r"segment-(\d+)-\d+-\d+-[a-z]+\.npk(\.tmp)?")
+_BUILD_FOLDER = re.compile(r"build-[0-9a-f]{16}")
+_SEGMENT_FILE = re.compile(r"segment-(\d+)-\d+-\d+-[a-z]+\.(npk|graph)(\.tmp)?")
 
 
 def is_created(name: str) -> bool:
@@ -42,9 +44,13 @@ def store_files(generation: int) -> tuple[str, ...]:
 def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
     """Files that a crash left behind: unfinished ones, live sets, indexes and snapshots that the manifest does not
     know, and other generations."""
-    wanted = {manifest.live_file, *(segment.name for segment in manifest.segments)}
+    wanted = {manifest.live_file, *(name for segment in manifest.segments for name, _, _ in segment.parts)}
     found = named.leftovers(folder, manifest)
-    for place, pattern in ((folder, _LIVE_FILE), (folder / "index", _SEGMENT_FILE)):
+    for place, pattern in (
+        (folder, _LIVE_FILE),
+        (folder / "index", _SEGMENT_FILE),
+        (folder / "index", _BUILD_FOLDER),
+    ):
         if place.is_dir():
             found += [path for path in place.iterdir() if pattern.fullmatch(path.name) and path.name not in wanted]
     unfinished = folder / (manifests.NAME + TEMPORARY_SUFFIX)
@@ -58,7 +64,9 @@ def remove_leftovers(folder: Path, manifest: Manifest) -> None:
     generations = set()
     for path in leftovers(folder, manifest):
         generation = _generation_of(path.name) if path.parent == folder else None
-        if generation is None:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)  # a child that is just ending may still write there
+        elif generation is None:
             path.unlink(missing_ok=True)
         else:
             generations.add(generation)

@@ -4,11 +4,11 @@
     scan    all codes compared, the allowed rows kept inside the scan; then exact keys of the best `ef`
     graph   a walk through the neighbourhoods; then exact keys of the best `ef`
 
-How long a list has to be for the recall that is asked for was measured when the segment was sealed (search/curve.py);
-among the indexes of a segment the one that gets there cheapest is asked. Under a filter a list that was long enough for
-all rows may be too short for those that are allowed: their order among the codes is decided by smaller differences. So
-the list is doubled until the k best stay what they were (all of them, or below the usual recall as many as that asks
-for), and rows that no list settles are compared exactly.
+How long a list has to be for the recall that is asked for, and what lists cost, was measured when the segment was
+sealed (search/curve.py); of the indexes of a segment and of comparing all its rows the cheapest way is taken. Under a
+filter a list that was long enough for all rows may be too short for those that are allowed: their order among the codes
+is decided by smaller differences. So the list is doubled until the k best stay what they were (all of them, or below
+the usual recall as many as that asks for), and rows that no list settles are compared exactly.
 """
 
 from __future__ import annotations
@@ -28,14 +28,9 @@ from nopokedb.embedded.search.curve import GOAL, HIGHEST
 from nopokedb.embedded.search.exact import Rows, keys_by_rows, keys_of_range, nearest
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.search.threads import usable_threads
+from nopokedb.embedded.search.together import possible_nearest, worth_it
 from nopokedb.embedded.snapshot import Snapshot
 
-_EXACT_ROWS = 2_048
-"""As few rows as this are compared exactly in less time than an index takes (0.05 ms)."""
-_SCAN_ROW_COST = 1 / 16
-"""A scanned code costs about a sixteenth of an exact comparison."""
-_GRAPH_PLACE_COST = 40
-"""A place in a graph's list costs as much as about 40 exact comparisons (35 to 130, most where vectors are short)."""
 _GRAPH_MIN_ALLOWED = 0.5
 """A graph in which less than this share of the rows is allowed walks mostly through the others: a scan or exact."""
 _CPU_COUNT = os.cpu_count() or 1
@@ -149,6 +144,7 @@ class _Candidates:
         keys = keys_by_rows(self._space, self._prepared, self._vectors, self._norms, rows)
         if record is not None:
             record.listed(chosen, searched, int((rows >= 0).sum()), doubled=False)
+        beside = self._left_out(chosen)
         for at in range(len(self._prepared)):
             line, line_keys = rows[at], keys[at]
             if settles and not self._stays(line_keys, length, count):
@@ -159,38 +155,59 @@ class _Candidates:
             if len(line) < min(k, count):  # never fewer than there are
                 self.compare([at], start, stop)
             else:
-                self._keys[at].append(line_keys)
-                self._rows[at].append(line)
+                self._add(at, line, line_keys)
+                if len(beside):
+                    self._add_rows(at, beside)
+
+    def _left_out(self, segment: Segment) -> Rows:
+        """The allowed rows that its index does not contain: they are compared beside it."""
+        rows = segment.left_out
+        if not len(rows) or (bits := self._allowed.bits(segment.start, segment.stop)) is None:
+            return rows
+        at = rows - segment.start
+        allowed: Rows = rows[(bits[at >> 3] >> (at & 7).astype(np.uint8)) & 1 != 0]
+        return allowed
+
+    def _add(self, at: int, rows: Rows, keys: Floats) -> None:
+        self._keys[at].append(keys)
+        self._rows[at].append(rows)
+
+    def _add_rows(self, at: int, rows: Rows) -> None:
+        """Add all of these rows as candidates of a query."""
+        keys = keys_by_rows(self._space, self._prepared[at : at + 1], self._vectors, self._norms, rows[None, :])
+        self._add(at, rows, keys[0])
 
     def _choose(self, segment: Segment, count: int) -> tuple[Segment | None, int, str]:
         """The index to ask for `count` allowed rows of the segment, the length of its list, and why; None: compare them
         all, which is cheaper or the only way."""
-        k, filtered = self._k, self._allowed.filtered
+        k = self._k
         sparse = count < _GRAPH_MIN_ALLOWED * segment.row_count
         if self._ef is not None:
-            if sparse and segment.scan is not None and segment.kind != "scan":
+            if segment.scan is not None and (sparse or not segment.ready):
                 segment = segment.scan
+            if not segment.ready:
+                return None, 0, "its index is being loaded"
             return segment, min(max(k, self._ef), count), "ef is given"
         if self._recall > HIGHEST:
             return None, 0, "a recall that only a full comparison reaches"
-        if count <= _EXACT_ROWS:
-            return None, 0, "so few rows are compared faster than an index is asked"
         best: Segment | None = None
-        best_length, best_cost, reached = 0, float(count), False
-        for index in (segment, segment.scan):
-            if index is None:
-                continue
+        best_length, best_us, reached = 0, count * segment.cost.row_us, False
+        indexes = [index for index in (segment, segment.scan) if index is not None and index.ready]
+        if not indexes:
+            return None, 0, "its index is being loaded"
+        for index in indexes:
             graph = index.kind != "scan"
-            if graph and (sparse or (filtered and segment.scan is not None)):
+            if graph and sparse:
                 continue
             needed = index.ef_for(k, self._recall)
             if needed is None:
                 continue
             reached = True
             length = min(max(k, needed), count)
-            cost = length * _GRAPH_PLACE_COST if graph else length + segment.row_count * _SCAN_ROW_COST
-            if cost < best_cost:
-                best, best_length, best_cost = index, length, cost
+            # A graph walks through the rows that are not allowed as well.
+            us = index.cost.list_us(length * (segment.row_count / count if graph else 1.0))
+            if us < best_us:
+                best, best_length, best_us = index, length, us
         if best is not None:
             return best, best_length, "the cheapest list that reaches the recall"
         if reached:
@@ -231,24 +248,23 @@ class _Candidates:
             return
         if self._record is not None:
             self._record.compared(count)
-        if 2 * count < stop - start:
-            chosen = self._allowed.members(start, stop)
+        sparse = 2 * count < stop - start
+        chosen: Rows | range = self._allowed.members(start, stop) if count < stop - start else range(start, stop)
+        if worth_it(queries, count, self._k):
+            prepared = np.ascontiguousarray(self._prepared[list(queries)])
+            found = possible_nearest(space, prepared, vectors, norms, chosen, self._k)
+            if found is not None:
+                for at, rows in zip(queries, found, strict=True):
+                    self._add_rows(at, rows)
+                return
+        if sparse:
             for at in queries:
-                keys = keys_by_rows(space, self._prepared[at : at + 1], vectors, norms, chosen[None, :])
-                self._keys[at].append(keys[0])
-                self._rows[at].append(chosen)
+                self._add_rows(at, np.asarray(chosen))
             return
-        rows = np.arange(start, stop)
-        kept = None
-        if count < stop - start:
-            bits = self._allowed.bits(start, stop)
-            assert bits is not None
-            kept = np.unpackbits(bits, bitorder="little", count=stop - start).view(np.bool_)
-            rows = rows[kept]
+        kept = None if isinstance(chosen, range) else chosen - start
         for at in queries:
             line = keys_of_range(space, self._prepared[at], vectors, norms, start, stop)
-            self._keys[at].append(line if kept is None else line[kept])
-            self._rows[at].append(rows)
+            self._add(at, np.asarray(chosen), line if kept is None else line[kept])
 
 
 def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:

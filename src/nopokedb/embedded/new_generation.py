@@ -152,7 +152,7 @@ class NewGeneration:
 
     def seal(self) -> None:
         """Index the rows that are there."""
-        self.snapshot, self._files = self._upkeep.seal_ahead(self.snapshot)
+        self.snapshot, self._files = self._upkeep.sealing.seal_ahead(self.snapshot)
 
     def carry_snapshots(self, old: Manifest) -> None:
         """Write the named snapshots with the new numbers."""

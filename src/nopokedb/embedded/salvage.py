@@ -22,6 +22,7 @@ import orjson
 from nopokedb.embedded import named
 from nopokedb.embedded.check import Findings
 from nopokedb.embedded.check_metadata import open_raw, raw_record, read_texts, sound_records
+from nopokedb.embedded.index_files import remove_segment_files
 from nopokedb.embedded.quarantine import Quarantine
 from nopokedb.embedded.raw_files import live_after, read_column, read_vectors, versions_in
 from nopokedb.embedded.recovery import save_state
@@ -141,7 +142,7 @@ class _Salvage:
             self._result.lost.append(f"the named snapshot {path.stem!r} is given up")
             self._quarantine.move(path)
         for segment in old.segments:
-            (folder / "index" / segment.name).unlink(missing_ok=True)  # derived: it is built again
+            remove_segment_files(folder / "index", segment)  # derived: it is built again
         return self._result
 
     def _choose(self) -> tuple[dict[Id, int], int]:

@@ -52,7 +52,7 @@ def stats_of(
             )
             for segment in snapshot.segments
         ),
-        sealing=upkeep is not None and upkeep.sealing,
+        sealing=upkeep is not None and upkeep.indexing,
         lsn=snapshot.lsn,
         checkpoint_lsn=manifest.checkpoint_lsn,
         log_bytes=sum(size for path, size in sizes.items() if path.parent.name == "oplog"),

@@ -32,11 +32,6 @@ def live_file_name(generation: int, lsn: int) -> str:
     return f"live-{generation}-{lsn}.bits"
 
 
-def segment_name(generation: int, start: int, stop: int, kind: str) -> str:
-    """Name of the index file over the rows [start, stop)."""
-    return f"segment-{generation}-{start}-{stop}-{kind}.npk"
-
-
 class Store:
     """Vectors, rows, labels, metadata and the live set. `writer` is None in a read-only handle.
 

@@ -215,6 +215,13 @@ class PostgresEngine:
         freed: int = before[0] - after[0]
         return max(0, freed)
 
+    def optimize(self, report: Callable[[int, int], object]) -> None:
+        """`compact`, which is all that there is to put in order; PostgreSQL does not say how far it is."""
+        count = self.count(None)
+        report(0, count)
+        self.compact()
+        report(count, count)
+
     def save(self) -> None:
         """Every batch is durable when `write` returns: there is nothing to bring up to date."""
         self._check_writable()

@@ -140,7 +140,7 @@ def _nearest(space: str, raw: Floats, vectors: Floats, live: Rows, depth: int) -
 def calibrate(
     segment: Segment, truth: Truth, space: str, vectors: Floats, norms: Doubles, bits: npt.NDArray[np.uint8] | None
 ) -> bool:
-    """Give the segment its curves. False: it cannot reach the goal and is refused."""
+    """Give the segment its curves of recall. False: it cannot reach the goal and is refused."""
     found = _Found(segment, truth, space, vectors, norms, bits)
     longest = min(LONGEST, max(64, segment.row_count // 4))
     if segment.nested_lists:

@@ -7,9 +7,35 @@ of the queries do worse than. There is one curve for 10 results and one for 100;
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 Curve: TypeAlias = tuple[tuple[int, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Microseconds in one thread (search/cost.py measures them)."""
+
+    fixed_us: float
+    """A search with an empty list: all codes of a scan."""
+    place_us: float
+    """Each place of the list, its exact comparison included."""
+    row_us: float
+    """A row of an exact search over the same vectors."""
+
+    def list_us(self, length: float) -> float:
+        """A search with a list of that length."""
+        return self.fixed_us + length * self.place_us
+
+
+def assumed_cost(scanned_rows: int, dim: int) -> Cost:
+    """What an index from before costs were measured is taken for: a scan of so many rows, or a graph (0)."""
+    row_us = 0.01 + dim * 6e-5
+    if scanned_rows:
+        return Cost(scanned_rows * row_us / 16, row_us, row_us)
+    return Cost(10.0, 40 * row_us, row_us)
+
 
 GOAL = 0.99
 """Mean recall that a query reaches when nothing is said."""

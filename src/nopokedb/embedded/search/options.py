@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+class Stopped(Exception):
+    """A build was given up because `should_stop` said so."""
+
+
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
     """One build."""
@@ -18,6 +22,6 @@ class BuildOptions:
     should_stop: Callable[[], bool] = lambda: False
     """Asked now and then by builds that take long."""
 
-
-class Stopped(Exception):
-    """A build was given up because `should_stop` said so."""
+    def raise_if_stopped(self) -> None:
+        if self.should_stop():
+            raise Stopped

@@ -1,76 +1,80 @@
 """An immutable index over the rows [start, stop): what all kinds share, how one is built, stored and loaded.
 
-Kinds are modules with four names, listed in `_KINDS`; a further kind is a further line there.
+Kinds are modules with the names of `index.Kind`, listed in `_KINDS`; a further kind is a further line there.
 
-    NEEDS_HOLDOUT                          whether queries from its own rows flatter it (graphs)
-    NESTED_LISTS                           whether a shorter list is the beginning of a longer one (scans)
-    build(vectors, options) -> index       vectors are prepared: centred, of unit length under cosine
-    parameters(ef, selector) -> object     search parameters
-
-File layout, little-endian: 8s magic "NPKSEG01", u32 version 1, u32 dim, u32 1 if an order follows else 0, u32 row
-count, f32[dim] centre, u32[row count] order (the row, from `start`, of each index position), then the index as
-FAISS serialises it. The manifest has the file's size and CRC-32C, and both are compared before a byte of it
-reaches native code; a file that does not fit is built anew, never loaded.
+File layout, little-endian: 8s magic "NPKSEG01", u32 version 1, u32 dim, u32 order, u32 row count, f32[dim] centre; then
+if order is 1: u32[row count], the row (from `start`) of each index position; if it is 2: u32 number, u32[number] rows
+that the index leaves out, ascending; then what the kind dumps. The manifest has the file's size and CRC-32C, and both
+are compared before a byte of it reaches native code; a file that does not fit is built anew, never loaded. What a kind
+cannot load from memory stands in a second file beside it, which is treated alike.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any, Protocol
+from pathlib import Path
 
-import faiss
 import numpy as np
-import numpy.typing as npt
 
 from nopokedb.distances import Floats, prepare_queries
-from nopokedb.embedded.search import hnsw, scan
-from nopokedb.embedded.search.curve import GOAL, HIGHEST, Curve, length_for, shortest
+from nopokedb.embedded.search import hnsw, scan, symphony
+from nopokedb.embedded.search.curve import GOAL, HIGHEST, Curve, assumed_cost, length_for, shortest
 from nopokedb.embedded.search.exact import Rows
+from nopokedb.embedded.search.index import Bits, Index, Kind
 from nopokedb.embedded.search.options import BuildOptions
 
 _HEAD = struct.Struct("<8sIIII")
 _MAGIC = b"NPKSEG01"
-_pointer = faiss.swig_ptr
+_U32 = struct.Struct("<I")
+_COMPLETE, _ORDERED, _LEFT_OUT = 0, 1, 2
 _KEPT_TARGETS = 64
 
-
-class _Kind(Protocol):
-    NEEDS_HOLDOUT: bool
-    NESTED_LISTS: bool
-
-    def build(self, vectors: Floats, options: BuildOptions) -> Any: ...
-    def parameters(self, ef: int, selector: Any) -> Any: ...
-
-
-_KINDS: dict[str, _Kind] = {"scan": scan, "hnsw": hnsw}
+_KINDS: dict[str, Kind] = {"scan": scan, "hnsw": hnsw, "symphony": symphony}
 
 
 class Segment:
     """One index. Searching is thread-safe; once it is published nothing is added to it."""
 
     def __init__(
-        self, kind: str, space: str, start: int, stop: int, index: Any, centre: Floats, order: Rows | None
+        self, kind: str, space: str, start: int, stop: int, index: Index | None, centre: Floats, order: Rows | None
     ) -> None:
         self.kind = kind
         self.start = start
         self.stop = stop
         self._space = space
         self._index = index
+        """None until it is loaded."""
         self._centre = centre
         self._order = order
-        self._permuted: tuple[Any, npt.NDArray[np.uint8]] | None = None
+        self._moves_queries = space in _KINDS[kind].MOVED_QUERIES
+        self._permuted: tuple[Bits, Bits] | None = None
+        self.left_out: Rows = np.empty(0, np.int64)
+        """Rows that the index cannot take: compared exactly beside it."""
         self.scan: Segment | None = None
         """A scan of the same rows that a graph keeps for filters, which it serves badly."""
         self.size_bytes = 0
         self.recall = 0.0
         """Mean recall@10 of the list that reaches the goal, when it was sealed."""
         self.curves: dict[int, Curve] = {}
+        self.cost = assumed_cost(stop - start if self.nested_lists else 0, len(centre))
+        self.damage = ""
+        """Why it could not be loaded, if so."""
         self._lengths: dict[float, tuple[int | None, int | None]] = {GOAL: (None, None)}
         """For 10 and for 100 results, by target recall."""
 
     @property
     def row_count(self) -> int:
         return self.stop - self.start
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be searched: its index is loaded."""
+        return self._index is not None
+
+    def fill(self, loaded: Segment) -> None:
+        """Become ready, by what was loaded for it."""
+        self._centre, self._order, self.left_out = loaded._centre, loaded._order, loaded.left_out
+        self._index = loaded._index  # last: from here on others search it
 
     def keeps(self, other: Segment) -> bool:
         """Whether this graph keeps the other index beside itself: a scan of the same rows."""
@@ -117,24 +121,16 @@ class Segment:
         """Whether a shorter list is the beginning of a longer one."""
         return _KINDS[self.kind].NESTED_LISTS
 
-    def search(self, queries: Floats, ef: int, bits: Any = None) -> Rows:
+    def search(self, queries: Floats, ef: int, bits: Bits | None = None) -> Rows:
         """Rows of shape (n, ef), best first by the index' own estimate, -1 where it found fewer.
 
         `queries` are prepared (`prepare_queries`). `bits` has one bit for each row from `start` on; rows whose
         bit is 0 are not returned.
         """
-        ef = min(ef, self._index.ntotal)
-        queries = _fit(queries - self._centre if self._space == "l2" else queries, self._index.d)
-        count = len(queries)
-        found = np.empty((count, ef), np.float32)
-        rows = np.empty((count, ef), np.int64)
-        selector = None
-        if bits is not None:
-            bits = self._by_position(bits)
-            assert bits.dtype == np.uint8 and bits.flags.c_contiguous and len(bits) * 8 >= self._index.ntotal
-            selector = faiss.IDSelectorBitmap(len(bits), _pointer(bits))
-        parameters = _KINDS[self.kind].parameters(ef, selector)
-        self._index.search_c(count, _pointer(queries), ef, _pointer(found), _pointer(rows), parameters)
+        assert self._index is not None
+        if self._moves_queries:
+            queries = queries - self._centre
+        rows = self._index.search(queries, ef, None if bits is None else self._by_position(bits))
         if self._order is not None:
             return np.where(rows >= 0, self._order[rows] + self.start, -1)
         if self.start:
@@ -142,14 +138,10 @@ class Segment:
         return rows
 
     def bytes_for(self, ef: int) -> int:
-        """Estimate of what a search reads of the index: every code of a scan; of a graph for each place of the list the
-        node, its links and the vectors of about half of its neighbours, as the others were seen before."""
-        if self.kind == "scan":
-            return self.row_count * int(self._index.code_size)
-        links = int(self._index.hnsw.nb_neighbors(0))
-        return ef * links * (4 + 2 * int(self._index.d))
+        """Estimate of what a search reads of the index."""
+        return 0 if self._index is None else self._index.bytes_for(ef)
 
-    def _by_position(self, bits: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _by_position(self, bits: Bits) -> Bits:
         """The bitmap of rows as one of index positions; the last one is kept, as queries repeat it."""
         if self._order is None:
             return bits
@@ -160,41 +152,60 @@ class Segment:
         return kept[1]
 
     def add_held_out(self, held_out: Rows, vectors: Floats) -> None:
-        """Complete an index that was built without some rows, before it is published."""
-        assert self._order is not None
-        self._index.add(np.ascontiguousarray(prepare_queries(self._space, vectors[held_out]) - self._centre))
-        self._order = np.concatenate([self._order, held_out])
+        """Complete an index that was built without some rows, before it is published: they are added, or left out of
+        it for good where it does not grow."""
+        assert self._order is not None and self._index is not None
+        if self._index.grows:
+            self._index.add(np.ascontiguousarray(prepare_queries(self._space, vectors[held_out]) - self._centre))
+            self._order = np.concatenate([self._order, held_out])
+        else:
+            self.left_out = held_out + self.start
 
-    def to_bytes(self) -> bytes:
-        """The segment's file."""
-        assert self._index.ntotal == self.row_count
-        ordered = self._order is not None
-        head = _HEAD.pack(_MAGIC, 1, len(self._centre), ordered, self.row_count)
-        order = b"" if self._order is None else self._order.astype("<u4").tobytes()
-        serialized: bytes = faiss.serialize_index(self._index).tobytes()
-        data = head + self._centre.astype("<f4").tobytes() + order + serialized
-        self.size_bytes = len(data)
+    def dump(self, beside: Path) -> bytes:
+        """The segment's file. What does not go through memory is written to `beside`, durably."""
+        assert self._index is not None and self._index.count + len(self.left_out) == self.row_count
+        order, listed = _COMPLETE, b""
+        if len(self.left_out):
+            order = _LEFT_OUT
+            listed = _U32.pack(len(self.left_out)) + (self.left_out - self.start).astype("<u4").tobytes()
+        elif self._order is not None:
+            order, listed = _ORDERED, self._order.astype("<u4").tobytes()
+        head = _HEAD.pack(_MAGIC, 1, len(self._centre), order, self.row_count)
+        data = head + self._centre.astype("<f4").tobytes() + listed + self._index.dump(beside)
+        self.size_bytes = len(data) + (beside.stat().st_size if beside.exists() else 0)
         return data
 
 
-def load_segment(kind: str, space: str, start: int, stop: int, data: bytes) -> Segment:
-    """The segment of a file whose bytes were compared with the manifest's checksum."""
-    magic, version, dim, ordered, count = _HEAD.unpack_from(data)
+def beside(path: Path) -> Path:
+    """Where what does not go through memory stands, beside the file of a segment."""
+    return path.with_suffix(".graph")
+
+
+def load_segment(kind: str, space: str, start: int, stop: int, data: bytes, path: Path) -> Segment:
+    """The segment of a file at `path` and of the one beside it, after both were compared with the manifest's checksums.
+    ValueError if it is not for this version."""
+    magic, version, dim, order_kind, count = _HEAD.unpack_from(data)
     if magic != _MAGIC or version != 1 or count != stop - start:
         raise ValueError(f"expected a segment file of version 1 over {stop - start} rows, got {magic!r} {version}")
     if kind not in _KINDS:
         raise ValueError(f"expected a segment of kind {', '.join(_KINDS)}, got {kind!r}")
     centre = np.frombuffer(data, "<f4", dim, _HEAD.size).copy()  # a view would keep the whole file in memory
     at = _HEAD.size + 4 * dim
-    order = None
-    if ordered:
+    order, left_out = None, np.empty(0, np.int64)
+    if order_kind == _ORDERED:
         order = np.frombuffer(data, "<u4", count, at).astype(np.int64)
         at += 4 * count
-    index = faiss.deserialize_index(np.frombuffer(data, np.uint8, offset=at))
-    if index.ntotal != count:
-        raise ValueError(f"expected an index of {count} rows, got {index.ntotal}")
+    elif order_kind == _LEFT_OUT:
+        (number,) = _U32.unpack_from(data, at)
+        left_out = np.frombuffer(data, "<u4", number, at + _U32.size).astype(np.int64)
+        order = np.setdiff1d(np.arange(count), left_out)
+        at += _U32.size + 4 * number
+    index = _KINDS[kind].load(memoryview(data)[at:], beside(path))
+    if index.count + len(left_out) != count:
+        raise ValueError(f"expected an index of {count - len(left_out)} rows, got {index.count}")
     segment = Segment(kind, space, start, stop, index, centre, order)
-    segment.size_bytes = len(data)
+    segment.left_out = left_out + start
+    segment.size_bytes = len(data) + (beside(path).stat().st_size if beside(path).exists() else 0)
     return segment
 
 
@@ -215,17 +226,8 @@ def build_segment(
         vectors = vectors[order]
     prepared = prepare_queries(space, vectors)
     centre = np.zeros(vectors.shape[1], "<f4")
-    if space == "l2" or kind == "scan":
-        # Distances, and one query's order of dot products, do not change when all vectors are moved alike, and
-        # numbers near zero keep their digits. (A graph by dot product compares rows with rows: not moved.)
+    if space in _KINDS[kind].CENTRED:
         centre = prepared.mean(axis=0, dtype=np.float64).astype("<f4")
         prepared = prepared - centre
     index = _KINDS[kind].build(prepared, options)
     return Segment(kind, space, start, stop, index, centre, order)
-
-
-def _fit(queries: Floats, dim: int) -> Floats:
-    """Contiguous queries, padded with zeros to the dimension that the index was built for."""
-    if queries.shape[1] != dim:
-        queries = np.pad(queries, ((0, 0), (0, dim - queries.shape[1])))
-    return queries if queries.flags.c_contiguous else np.ascontiguousarray(queries)

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import google_crc32c
+
+_PART_BYTES = 1 << 20
 TEMPORARY_SUFFIX = ".tmp"
 """Files with this suffix are unfinished; a writer removes them when it opens the folder."""
 
@@ -93,3 +96,13 @@ def write_temporary(path: Path, data: bytes) -> None:
 def adopt_temporary(path: Path) -> None:
     """The second half: give the bytes their name."""
     path.with_name(path.name + TEMPORARY_SUFFIX).replace(path)
+
+
+def checksum(path: Path) -> tuple[int, int]:
+    """Size and CRC-32C of a file, which is read in parts."""
+    size, crc32c = 0, 0
+    with path.open("rb") as file:
+        while part := file.read(_PART_BYTES):
+            crc32c = google_crc32c.extend(crc32c, part)
+            size += len(part)
+    return size, crc32c

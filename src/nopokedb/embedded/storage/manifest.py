@@ -54,6 +54,16 @@ class SegmentFile:
     curve_at_10: tuple[tuple[int, float, float], ...] = ()
     """Length of the candidate list, the recall@10 that it reached at least, and that of the worst decile of queries."""
     curve_at_100: tuple[tuple[int, float, float], ...] = ()
+    cost: tuple[float, float, float] | tuple[()] = ()
+    """Microseconds of a search without its list, of a place in the list, and of a row of exact search."""
+    beside: tuple[str, int, int] | tuple[()] = ()
+    """Name, size and CRC-32C of a second file, for what is not loaded from memory."""
+
+    @property
+    def parts(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, size and CRC-32C of each file of the index."""
+        first = (self.name, self.size_bytes, self.crc32c)
+        return (first, self.beside) if self.beside else (first,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +138,18 @@ def manifest_of(folder: Path, fields: dict[str, Any]) -> Manifest:
     try:
         settings = dict(fields["settings"])
         settings["embed_fingerprint"] = tuple(settings.get("embed_fingerprint", ()))
-        segments = tuple(_segment_file(segment) for segment in fields["segments"])
+        segments = tuple(parse_segment_file(segment) for segment in fields["segments"])
         return Manifest(**{**fields, "settings": Settings(**settings), "segments": segments})
     except (TypeError, KeyError, ValueError) as error:
         raise CorruptionError(f"the manifest lacks or has unknown fields: {path} ({error})", file=str(path)) from error
 
 
-def _segment_file(fields: dict[str, Any]) -> SegmentFile:
+def parse_segment_file(fields: dict[str, Any]) -> SegmentFile:
+    """One index file, from JSON."""
     for name in ("curve_at_10", "curve_at_100"):
         fields[name] = tuple((ef, recall, decile) for ef, recall, decile in fields.get(name, ()))
+    for name in ("cost", "beside"):
+        fields[name] = tuple(fields.get(name, ()))
     return SegmentFile(**fields)
 
 

@@ -1,0 +1,1 @@
+"""Which index is fastest at which recall: the indexes by themselves, one thread, exact rerank where they keep codes."""

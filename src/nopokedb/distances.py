@@ -14,6 +14,9 @@ import numpy.typing as npt
 Floats: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
+_SMALLEST = 2.0**-149
+"""The smallest float32 above 0: two roundings of half of it, of a product and of a sum."""
+
 
 def prepare_queries(space: str, queries: Floats) -> Floats:
     """The queries as keys want them: of unit length under cosine, as given otherwise."""
@@ -69,9 +72,11 @@ def rounding_slack(space: str, query: Floats, longest: float) -> float:
 
     A dot product's error grows with both lengths (`longest` is that of the rows, 1 under cosine, whose keys are
     divided by it) and with the square root of the dimension. A squared distance is summed from differences: its error
-    is relative to itself.
+    is relative to itself. Below float32's normal numbers, as in products of vectors of length 1e-20, each step may
+    also be off by half of the smallest number there is.
     """
+    smallest = len(query) * _SMALLEST
     if space == "l2":
-        return 0.0
+        return smallest
     length = 1.0 if space == "cosine" else float(np.linalg.norm(query.astype(np.float64)))
-    return 1e-7 * (8.0 + math.sqrt(len(query))) * length * longest
+    return 1e-7 * (8.0 + math.sqrt(len(query))) * length * longest + smallest

@@ -41,6 +41,7 @@ from nopokedb.errors import (
     RecordNotFoundError,
     SettingsMismatchError,
     SnapshotNotFoundError,
+    UnavailableError,
 )
 from nopokedb.maintenance import check, restore
 from nopokedb.plan import Plan
@@ -95,6 +96,7 @@ __all__ = [
     "SettingsMismatchError",
     "SnapshotNotFoundError",
     "Stats",
+    "UnavailableError",
     "View",
     "check",
     "drop_collection",

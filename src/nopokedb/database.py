@@ -9,19 +9,16 @@ from types import TracebackType
 from typing import Any
 
 from nopokedb.batch import Batch
-from nopokedb.embed import Model, make_embedder, stored_embedder
+from nopokedb.embed import Model
 from nopokedb.engine import Engine, Stats, Write
-from nopokedb.errors import (
-    ClosedError,
-    InvalidInputError,
-)
+from nopokedb.errors import ClosedError, InvalidInputError
 from nopokedb.intake import BulkKind, Columns, Intake, which_records, write_all
 from nopokedb.keeping import Keeping
-from nopokedb.opening import check_arguments, open_engine, resolve_folder
+from nopokedb.opening import Opening, check_arguments, check_connection, open_place, resolve_place
 from nopokedb.plan import Plan
 from nopokedb.question import MAX_EF, Asker, check_fields, indexable
 from nopokedb.reading import MISSING, Reading, one_id
-from nopokedb.recall import Recall, measure
+from nopokedb.recall import Recall
 from nopokedb.records import (
     Durability,
     Id,
@@ -44,7 +41,8 @@ class NoPokeDB(Reading, Keeping):
         dim: components of a vector, 1 to 16,384. With it a missing collection is created; without it, it must
             exist.
         max_elements: how many records are expected. A hint; the collection grows without limit.
-        path: the folder. Created with its parents if `dim` is given.
+        path: the folder. Created with its parents if `dim` is given. Or the address of a server, such as
+            "http://127.0.0.1:7331" or "grpc://127.0.0.1:7332" (docs/clients.md), with `collection`.
         space: "cosine" (distance 1 - cos), "l2" (squared Euclidean) or "ip" (1 - dot product). Left at its
             default without `dim`, the stored one holds.
         M, ef_construction: shape of HNSW graphs (links per node; candidates while building). Other values than the
@@ -64,6 +62,8 @@ class NoPokeDB(Reading, Keeping):
         read_only: look, do not write; `refresh()` moves forward to what the writer has published.
         max_memory: bytes that indexes may hold in memory beside the mapped vectors. What does not fit is searched
             exactly.
+        api_key: a key of the server, where `path` is the address of one.
+        timeout_s: seconds that one call may wait for the server.
 
     Raises:
         InvalidInputError, SettingsMismatchError: arguments that are wrong, or disagree with what is stored.
@@ -72,6 +72,7 @@ class NoPokeDB(Reading, Keeping):
         DatabaseLockedError: another handle has it open for writing.
         NeedsRecoveryError: read-only, and the last writer did not close.
         CorruptionError: stored bytes are damaged.
+        UnavailableError: the server cannot be reached.
     """
 
     def __init__(
@@ -92,32 +93,40 @@ class NoPokeDB(Reading, Keeping):
         durability: Durability = "full",
         read_only: bool = False,
         max_memory: int | None = None,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
     ) -> None:
         dim = check_arguments(dim, max_elements, max_memory, space, index, durability, M, ef_construction)
         self.ef = None if ef is None else check_int("ef", ef, 1, MAX_EF)
         self.max_elements = max_elements
         self.M, self.ef_construction = M, ef_construction
-        self.path = str(resolve_folder(path, collection))
+        place = resolve_place(path, collection)
+        self.path = str(place)
+        check_connection(api_key, timeout_s)
         fields = [indexable(field) for field in check_fields(indexed_fields)]
-        embedder = None if embed is None else make_embedder(embed)
-        if embedder is not None and dim is not None and dim != embedder.dim:
-            raise InvalidInputError(
-                f"expected dim={embedder.dim}, the dimension of the model {embedder.name!r}, got dim={dim}"
-            )
-        settings = {"space": space, "M": M, "ef_construction": ef_construction, "index": index}
-        self._engine: Engine = open_engine(
-            Path(self.path),
+        settings = {
+            "space": space,
+            "M": M,
+            "ef_construction": ef_construction,
+            "index": index,
+            "text_language": text_language,
+        }
+        opening = Opening(
             dim,
-            embedder,
+            embed,
             fields,
-            {**settings, "text_language": text_language},
+            settings,
             durability,
             bool(read_only),
             max_memory,
+            max_elements,
+            api_key,
+            timeout_s,
         )
+        self._engine: Engine
+        self._engine, embed_texts = open_place(place, opening)
         self.dim: int = self._engine.dim
         self.space: str = self._engine.space
-        embed_texts = embedder or stored_embedder(self._engine.embed_name, self._engine.embed_fingerprint)
         self._intake = Intake(self.dim, self.space, embed_texts)
         self._asker = Asker(self.dim, self.space, embed_texts)
 
@@ -272,7 +281,7 @@ class NoPokeDB(Reading, Keeping):
             where: a filter for all queries, and for the records that they are made of.
             queries: vectors to ask in place of a sample, shape (n, dim).
         """
-        return measure(self._engine, self._asker.sample(queries, k, self.ef, where, sample), sample)
+        return self._engine.measure_recall(self._asker.sample(queries, k, self.ef, where, sample), sample)
 
     # --- keeping ---------------------------------------------------------------------------------------------
 

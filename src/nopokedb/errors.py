@@ -23,6 +23,7 @@ NoPokeError
 ├── NeedsRecoveryError (RuntimeError)   a writer must recover the folder, or bring it to this format, first
 ├── NeedsReopenError (OSError)          a write failed earlier: the handle reads, but does not write
 │   └── OutcomeUnknownError             the batch of this call is whole or absent after reopening
+├── UnavailableError (ConnectionError)  a server cannot be reached, or does not answer in time
 ├── ArchiveError (ValueError)           a backup or a folder to import is damaged, foreign or does not fit
 └── CorruptionError (OSError)           stored bytes are damaged; names the file and the offset
 """
@@ -133,6 +134,10 @@ class NeedsReopenError(NoPokeError, OSError):
 
 class OutcomeUnknownError(NeedsReopenError):
     """The failure came while this batch was being made durable: reopening finds it whole or absent."""
+
+
+class UnavailableError(NoPokeError, ConnectionError):
+    """The server cannot be reached, or did not answer in time. Nothing was written."""
 
 
 class ArchiveError(NoPokeError, ValueError):

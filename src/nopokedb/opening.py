@@ -1,16 +1,23 @@
-"""From the arguments of `NoPokeDB` to an open engine: which folder, which settings, which model."""
+"""From the arguments of `NoPokeDB` to an open engine: which folder or server, which settings, which model."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from nopokedb.embed import Embedder
+from nopokedb.embed import Embedder, make_embedder, stored_embedder
 from nopokedb.engine import Engine
 from nopokedb.errors import InvalidInputError
-from nopokedb.records import MAX_DIM, Durability, IndexKind, Space, check_choice, check_int
+from nopokedb.records import MAX_DIM, Durability, IndexKind, Space, Vectors, check_choice, check_int, shown
+from nopokedb.remote.address import Address, is_address, parse_address
+
+Embed: TypeAlias = Callable[[Sequence[str]], Vectors]
+"""Turns n texts into vectors of shape (n, dim)."""
 
 _MAX_M, _MAX_EF_CONSTRUCTION = 256, 10_000
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -38,6 +45,67 @@ def check_arguments(
     check_int("M", M, 2, _MAX_M)
     check_int("ef_construction", ef_construction, 1, _MAX_EF_CONSTRUCTION)
     return checked
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a handle is opened with, checked as far as that goes without a look at the collection."""
+
+    dim: int | None
+    embed: object
+    """The name of a model, or a callable, or None."""
+    fields: list[tuple[str, ...]]
+    settings: dict[str, Any]
+    durability: str
+    read_only: bool
+    max_memory: int | None
+    max_elements: int | None
+    api_key: str | None
+    timeout_s: float
+
+
+def resolve_place(path: str | Path, collection: str | None) -> Path | Address:
+    """Where the collection is: a folder, or a server's address."""
+    if not is_address(path):
+        return resolve_folder(path, collection)
+    if collection is None:
+        raise InvalidInputError(f"expected collection= beside the address {path!r:.200}, got none")
+    return parse_address(str(path), check_collection(collection))
+
+
+def open_place(place: Path | Address, opening: Opening) -> tuple[Engine, Embed | None]:
+    """The engine of a place, and what turns texts into vectors there, where something does."""
+    if isinstance(place, Address):
+        from nopokedb.remote.opening import open_remote
+
+        return open_remote(place, opening)
+    if opening.api_key is not None:
+        raise InvalidInputError(f"expected api_key only beside the address of a server, got one for the folder {place}")
+    embedder = None if opening.embed is None else make_embedder(opening.embed)
+    if embedder is not None and opening.dim is not None and opening.dim != embedder.dim:
+        raise InvalidInputError(
+            f"expected dim={embedder.dim}, the dimension of the model {embedder.name!r}, got dim={opening.dim}"
+        )
+    engine = open_engine(
+        place,
+        opening.dim,
+        embedder,
+        opening.fields,
+        dict(opening.settings),
+        opening.durability,
+        opening.read_only,
+        opening.max_memory,
+    )
+    return engine, embedder or stored_embedder(engine.embed_name, engine.embed_fingerprint)
+
+
+def check_connection(api_key: object, timeout_s: object) -> None:
+    """What only servers are asked with."""
+    if api_key is not None and not (isinstance(api_key, str) and api_key.isascii() and api_key.isprintable()):
+        raise InvalidInputError(f"expected api_key to be a str of printable ASCII, got {type(api_key).__name__}")
+    number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if not number or not 0 < timeout_s < math.inf:  # type: ignore[operator]
+        raise InvalidInputError(f"expected timeout_s to be a number of seconds above 0, got {shown(timeout_s)}")
 
 
 def open_engine(
@@ -94,14 +162,17 @@ def resolve_folder(path: str | Path, collection: str | None) -> Path:
         raise InvalidInputError(f"expected path to be a str or a Path, got {type(path).__name__} {path!r:.80}")
     text = str(path)
     if "://" in text:
-        raise InvalidInputError(f"expected path to be a folder, got {text!r}")
+        raise InvalidInputError(f"expected path to be a folder or the address of a server, got {text!r}")
     if not text or "\0" in text:
         raise InvalidInputError(f"expected path to be a folder, got {text!r}")
-    if collection is None:
-        return Path(path)
+    return Path(path) if collection is None else Path(path) / check_collection(collection)
+
+
+def check_collection(collection: object) -> str:
+    """The name of a collection: it becomes the name of a folder."""
     if not isinstance(collection, str) or not _COLLECTION_NAME.fullmatch(collection):
         raise InvalidInputError(
             "expected a collection name of 1 to 128 letters, digits, '.', '_' or '-', not starting with '.' or '-', "
             f"got {collection!r:.150}"
         )
-    return Path(path) / collection
+    return collection

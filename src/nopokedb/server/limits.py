@@ -69,6 +69,7 @@ _CHECKS = {
     "records": _check_length,
     "ids": _check_length,
     "changes": _check_length,
+    "texts": _check_length,
     "vectors": _check_queries,
     "queries": _check_queries,
     "where": _check_where,

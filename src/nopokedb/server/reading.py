@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -11,11 +12,12 @@ from nopokedb import NoPokeDB
 from nopokedb.engine import NamedSnapshot, Query, Stats
 from nopokedb.errors import InvalidInputError, SnapshotNotFoundError
 from nopokedb.plan import Plan
+from nopokedb.question import MAX_EF
 from nopokedb.reading import Reading
 from nopokedb.recall import Recall
-from nopokedb.records import check_choice, check_int
+from nopokedb.records import Record, check_choice, check_int
 from nopokedb.server import requests
-from nopokedb.server.results import Answers, Collection, Counted, Facets, Page, Records
+from nopokedb.server.results import Answers, Collection, Counted, Embedded, Facets, Page, Records
 from nopokedb.server.vectors import unpack, unpack_many
 
 
@@ -90,6 +92,17 @@ def scan(db: NoPokeDB, request: requests.Scan) -> Page:
     return Page(records, after, is_packed(request.vector_format))
 
 
+def scan_all(db: NoPokeDB, request: requests.ScanAll) -> Iterator[Record]:
+    """See `NoPokeDB.scan`."""
+    return _moment(db, request.at).scan(
+        request.where,
+        order_by=request.order_by,
+        after=request.after,
+        limit=request.limit,
+        include=request.include,
+    )
+
+
 def count(db: NoPokeDB, request: requests.Count) -> Counted:
     """See `NoPokeDB.count`."""
     return Counted(_moment(db, request.at).count(request.where))
@@ -103,7 +116,17 @@ def facet(db: NoPokeDB, request: requests.Facet) -> Facets:
 def measure_recall(db: NoPokeDB, request: requests.MeasureRecall) -> Recall:
     """See `NoPokeDB.measure_recall`."""
     queries = None if request.queries is None else unpack_many(request.queries, db.dim)
-    return db.measure_recall(request.sample, request.k, where=request.where, queries=queries)
+    ef = None if request.ef is None else check_int("ef", request.ef, 1, MAX_EF)
+    question = db._asker.sample(queries, request.k, ef, request.where, request.sample)
+    return db._engine.measure_recall(question, request.sample)
+
+
+def embed(db: NoPokeDB, request: requests.Texts) -> Embedded:
+    """What the collection's model makes of texts, as when they are asked with."""
+    texts = request.texts
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise InvalidInputError("expected texts to be an array of at least one str")
+    return Embedded(db._asker.vectors(texts), db.dim)
 
 
 def stats(db: NoPokeDB, request: requests.Nothing) -> Stats:

@@ -170,6 +170,22 @@ class Scan:
 
 
 @dataclass(slots=True)
+class ScanAll:
+    """All records that pass the filter, as a stream of one state of the collection."""
+
+    where: Filter | None = None
+    order_by: str | None = None
+    """A field; `-` in front for descending. Without: by id."""
+    after: Id | None = None
+    """An id, or with `order_by` a `cursor`, behind which to begin."""
+    limit: int | None = None
+    include: list[Part] | tuple[Part, ...] = ("metadata",)
+    vector_format: VectorFormat = "list"
+    at: str | None = None
+    """Name of a snapshot to read."""
+
+
+@dataclass(slots=True)
 class Count:
     """How many records there are, or pass the filter."""
 
@@ -197,6 +213,15 @@ class MeasureRecall:
     k: int = 10
     where: Filter | None = None
     queries: list[list[float]] | Packed | None = None
+    ef: int | None = None
+    """Candidates of a query; without, as many as default queries take."""
+
+
+@dataclass(slots=True)
+class Texts:
+    """Texts for the collection's model to turn into vectors."""
+
+    texts: list[str]
 
 
 @dataclass(slots=True)

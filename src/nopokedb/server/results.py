@@ -61,6 +61,14 @@ class Facets:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors that a model made of texts, shape (n, dim)."""
+
+    vectors: Any
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
 class Created:
     """A collection that is there now."""
 

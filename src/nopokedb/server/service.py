@@ -120,6 +120,10 @@ class Service:
                 "if this was a write, it may have taken place"
             ) from None
 
+    def run_later(self, work: Callable[[], object]) -> None:
+        """Run in a thread that nobody waits for."""
+        self._pools["slow"].submit(work)
+
     def _run(self, operation: Operation, collection: str, request: Any) -> Any:
         with self.collections.using(collection, writing=operation.writing) as db:
             return operation.run(db, request)

@@ -52,6 +52,11 @@ def snapshot_of(document: dict[str, Any]) -> NamedSnapshot:
     return _built(NamedSnapshot, document, created_at=datetime.fromisoformat(document["created_at"]))
 
 
+def snapshots_of(document: list[dict[str, Any]]) -> list[NamedSnapshot]:
+    """See `NoPokeDB.snapshots`."""
+    return list(map(snapshot_of, document))
+
+
 def problems_of(document: list[dict[str, Any]]) -> list[Problem]:
     """See `NoPokeDB.check`."""
     return [_built(Problem, item) for item in document]

@@ -15,7 +15,7 @@ import orjson
 
 from nopokedb.records import Group, Hit, Record
 from nopokedb.remote.address import Address
-from nopokedb.remote.documents import collection_of, plan_of, recall_of, snapshot_of, stats_of
+from nopokedb.remote.documents import collection_of, plan_of, recall_of, snapshot_of, snapshots_of, stats_of
 from nopokedb.remote.failures import AnswerLostError, NotBegunError, error_of
 from nopokedb.server import requests
 from nopokedb.server.results import Answer, Answers, Counted, Created, Done, Facets, Records, Written
@@ -106,7 +106,7 @@ ROUTES: dict[str, _Route] = {
     "save": _Route("POST", "/save", _done),
     "create_index": _Route("PUT", "/indexes/{}", _done),
     "drop_index": _Route("DELETE", "/indexes/{}", _done),
-    "snapshots": _Route("GET", "/snapshots", lambda document: list(map(snapshot_of, document))),
+    "snapshots": _Route("GET", "/snapshots", snapshots_of),
     "snapshot": _Route("GET", "/snapshots/{}", snapshot_of),
     "create_snapshot": _Route("PUT", "/snapshots/{}", snapshot_of),
     "drop_snapshot": _Route("DELETE", "/snapshots/{}", _done),

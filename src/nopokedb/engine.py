@@ -240,6 +240,10 @@ class Engine(Moment, Protocol):
         """Answer one question, and say how."""
         ...
 
+    def sample(self, count: int, where: Filter | None) -> tuple[list[Id], Vectors]:
+        """Ids and vectors (n, dim) of up to `count` records that pass the filter, chosen by chance."""
+        ...
+
     def measure_recall(self, query: Query, sample: int) -> Recall:
         """The recall of this query's settings: on its vectors, or where it has none on a sample of what is stored."""
         ...

@@ -177,6 +177,10 @@ class RemoteEngine(RemoteMoment):
     def explain(self, query: Query) -> Plan:
         return self._connection.ask("explain", question_of(query, None))  # type: ignore[no-any-return]
 
+    def sample(self, count: int, where: Filter | None) -> tuple[list[Id], Vectors]:
+        found = self._connection.ask("sample", requests.Sample(count, where_of(where)))
+        return found.ids, found.vectors
+
     def measure_recall(self, query: Query, sample: int) -> Recall:
         request = requests.MeasureRecall(sample, query.k, where_of(query.where), query.vectors, query.ef)  # type: ignore[arg-type]
         return self._connection.ask("measure_recall", request)  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ _PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds between attempts; the last one repeats. Each is stretched by chance, so that clients do not come at once."""
 REPEATABLE = frozenset(
     {
-        *("query", "explain", "get", "scan", "count", "facet", "measure_recall", "stats", "embed"),
+        *("query", "explain", "get", "scan", "count", "facet", "measure_recall", "stats", "sample", "embed"),
         *("snapshots", "snapshot", "describe", "list", "job"),
         *("create", "create_index", "save"),  # done twice, they leave what they leave when done once
     }

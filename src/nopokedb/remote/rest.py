@@ -18,7 +18,7 @@ from nopokedb.remote.address import Address
 from nopokedb.remote.documents import collection_of, plan_of, recall_of, snapshot_of, snapshots_of, stats_of
 from nopokedb.remote.failures import AnswerLostError, NotBegunError, error_of
 from nopokedb.server import requests
-from nopokedb.server.results import Answer, Answers, Counted, Created, Done, Facets, Records, Written
+from nopokedb.server.results import Answer, Answers, Counted, Created, Done, Facets, Records, Sampled, Written
 
 _KEEP_ALIVE_S = 30.0
 """Idle connections are given up before the server does that (75 s): a request on one that it just closed is lost."""
@@ -84,6 +84,10 @@ def _hit(document: Any) -> Hit:
     return hit
 
 
+def _sampled(document: Any) -> Sampled:
+    return Sampled(document["ids"], _vector(document["vectors"]).reshape(-1, document["dim"]))
+
+
 def _created(document: Any) -> Created:
     return Created(document["name"], document["dim"], document["space"], document["created"])
 
@@ -95,6 +99,7 @@ ROUTES: dict[str, _Route] = {
     "count": _Route("POST", "/count", _counted),
     "facet": _Route("POST", "/facet", lambda document: Facets([tuple(item) for item in document["values"]])),
     "measure_recall": _Route("POST", "/measure_recall", recall_of),
+    "sample": _Route("POST", "/sample", _sampled),
     "embed": _Route("POST", "/embed", lambda document: _vector(document["vectors"]).reshape(-1, document["dim"])),
     "stats": _Route("GET", "/stats", stats_of),
     "write": _Route("POST", "/records", _written),

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
-from google.protobuf.message import Message
 
 from nopokedb.records import Id
 from nopokedb.rpc import nopokedb_pb2 as pb
@@ -34,7 +33,7 @@ def id_message(id_: Id) -> pb.Id:
 def id_of(message: pb.Id) -> Id | None:
     """None where the message has neither kind."""
     kind = message.WhichOneof("kind")
-    return None if kind is None else getattr(message, kind)  # type: ignore[no-any-return]
+    return None if kind is None else getattr(message, kind)
 
 
 def json_of(value: Any) -> bytes:
@@ -92,6 +91,11 @@ def _put_words(message: Any, name: str, value: Any) -> None:
     words.words.extend([value] if isinstance(value, str) else value)
 
 
+def _put_parts(messages: Any, items: Any) -> None:
+    for item in items:
+        fill(messages.add(), item)
+
+
 def _put_text(message: Any, name: str, value: Any) -> None:
     if isinstance(message, pb.QueryRequest):
         _put_words(message, name, value)
@@ -109,7 +113,7 @@ _PUT: dict[str, Callable[[Any, str, Any], None]] = {
     **dict.fromkeys(("metadata", "where"), lambda message, name, value: setattr(message, name, json_of(value))),
     **dict.fromkeys(
         ("records", "changes"),
-        lambda message, name, value: [fill(getattr(message, name).add(), item) for item in value],
+        lambda message, name, value: _put_parts(getattr(message, name), value),
     ),
     **dict.fromkeys(("texts", "indexed_fields"), lambda message, name, value: getattr(message, name).extend(value)),
     "vector": _put_vector,
@@ -171,7 +175,7 @@ _TAKE: dict[str, Callable[[Any], Any]] = {
 _OTHER_NAMES = {"vector_text": "vector", "vector_texts": "vectors"}
 
 
-def request_of(kind: type[R], message: Message) -> R:
+def request_of(kind: type[R], message: Any) -> R:
     """The request that a message is."""
     values: dict[str, Any] = {}
     for field, value in message.ListFields():
@@ -183,19 +187,19 @@ def request_of(kind: type[R], message: Message) -> R:
             continue
         take = _TAKE.get(name)
         values[name] = value if take is None else take(value)
-    for name, empty in _needed(kind, type(message)):
+    for name, empty in _needed(kind, message.DESCRIPTOR):  # type: ignore[arg-type]  # a class can be hashed
         if name not in values:
-            values[name] = _TAKE[name](b"null") if name == "metadata" else type(empty)(empty)
+            values[name] = None if empty == b"" else type(empty)(empty)
     return build(kind, values)
 
 
 @cache
-def _needed(kind: type[Any], message: type[Message]) -> tuple[tuple[str, Any], ...]:
+def _needed(kind: Any, message: Any) -> tuple[tuple[str, Any], ...]:
     """Names of fields that a request must have, with what they are in a message where nothing was set: an empty list or
-    an empty str, which the library judges."""
+    str, or 0, which the library judges. (Empty bytes are no JSON: they become None.)"""
     without = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
     found = []
     for name in without:
-        field = message.DESCRIPTOR.fields_by_name[name]
-        found.append((name, [] if field.is_repeated else ""))
+        field = message.fields_by_name[name]
+        found.append((name, [] if field.is_repeated else field.default_value))
     return tuple(found)

@@ -93,6 +93,7 @@ METHODS: tuple[Method, ...] = (
         requests.MeasureRecall,
         *_document(documents.recall_of),
     ),
+    Method("Sample", "sample", pb.SampleRequest, requests.Sample, told.sampled_message, _plain(told.sampled_of)),
     Method("Embed", "embed", pb.EmbedRequest, requests.Texts, told.embedded_message, _plain(told.embedded_of)),
     Method("Stats", "stats", *_NOTHING, *_document(documents.stats_of)),
     Method("Write", "write", pb.WriteRequest, requests.WriteRecords, *_IDS),

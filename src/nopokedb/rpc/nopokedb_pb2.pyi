@@ -270,6 +270,16 @@ class MeasureRecallRequest(_message.Message):
     ef: int
     def __init__(self, collection: _Optional[str] = ..., sample: _Optional[int] = ..., k: _Optional[int] = ..., where: _Optional[bytes] = ..., queries: _Optional[_Union[Vectors, _Mapping]] = ..., ef: _Optional[int] = ...) -> None: ...
 
+class SampleRequest(_message.Message):
+    __slots__ = ("collection", "size", "where")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    size: int
+    where: bytes
+    def __init__(self, collection: _Optional[str] = ..., size: _Optional[int] = ..., where: _Optional[bytes] = ...) -> None: ...
+
 class EmbedRequest(_message.Message):
     __slots__ = ("collection", "texts")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -463,6 +473,14 @@ class DoneReply(_message.Message):
     DONE_FIELD_NUMBER: _ClassVar[int]
     done: bool
     def __init__(self, done: _Optional[bool] = ...) -> None: ...
+
+class SampleReply(_message.Message):
+    __slots__ = ("ids", "vectors")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedCompositeFieldContainer[Id]
+    vectors: Vectors
+    def __init__(self, ids: _Optional[_Iterable[_Union[Id, _Mapping]]] = ..., vectors: _Optional[_Union[Vectors, _Mapping]] = ...) -> None: ...
 
 class EmbedReply(_message.Message):
     __slots__ = ("vectors",)

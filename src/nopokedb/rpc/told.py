@@ -22,6 +22,7 @@ from nopokedb.server.results import (
     Embedded,
     Facets,
     Records,
+    Sampled,
     Written,
 )
 
@@ -97,7 +98,7 @@ def _hit(message: pb.Hit, include: frozenset[str]) -> Hit:
     if has("sides"):
         sides = message.sides
         for name in _SIDES:
-            hit[name] = getattr(sides, name) if sides.HasField(name) else None  # type: ignore[arg-type]
+            hit[name] = getattr(sides, name) if sides.HasField(name) else None
     if "text" in include:
         hit["text"] = message.text if has("text") else None
     if "vector" in include:
@@ -188,6 +189,14 @@ def done_message(result: Done) -> pb.DoneReply:
 
 def done_of(reply: pb.DoneReply) -> Done:
     return Done(reply.done)
+
+
+def sampled_message(result: Sampled) -> pb.SampleReply:
+    return pb.SampleReply(ids=map(id_message, result.ids), vectors=vectors_message(result.vectors))
+
+
+def sampled_of(reply: pb.SampleReply) -> Sampled:
+    return Sampled([id_ for item in reply.ids if (id_ := id_of(item)) is not None], vectors_of(reply.vectors))
 
 
 def embedded_message(result: Embedded) -> pb.EmbedReply:

@@ -66,6 +66,7 @@ _CHECKS = {
     "ef": _check_k,
     "sample": _check_k,
     "limit": _check_page,
+    "size": _check_page,
     "records": _check_length,
     "ids": _check_length,
     "changes": _check_length,

@@ -12,13 +12,14 @@ from nopokedb import NoPokeDB
 from nopokedb.engine import NamedSnapshot, Query, Stats
 from nopokedb.errors import InvalidInputError, SnapshotNotFoundError
 from nopokedb.plan import Plan
-from nopokedb.question import MAX_EF
+from nopokedb.question import MAX_EF, MAX_SAMPLE
 from nopokedb.reading import Reading
 from nopokedb.recall import Recall
 from nopokedb.records import Record, check_choice, check_int
 from nopokedb.server import requests
-from nopokedb.server.results import Answers, Collection, Counted, Embedded, Facets, Page, Records
+from nopokedb.server.results import Answers, Collection, Counted, Embedded, Facets, Page, Records, Sampled
 from nopokedb.server.vectors import unpack, unpack_many
+from nopokedb.where import parse_filter
 
 
 def query(db: NoPokeDB, request: requests.Query) -> Answers:
@@ -119,6 +120,12 @@ def measure_recall(db: NoPokeDB, request: requests.MeasureRecall) -> Recall:
     ef = None if request.ef is None else check_int("ef", request.ef, 1, MAX_EF)
     question = db._asker.sample(queries, request.k, ef, request.where, request.sample)
     return db._engine.measure_recall(question, request.sample)
+
+
+def sample(db: NoPokeDB, request: requests.Sample) -> Sampled:
+    """Ids and vectors of records that are chosen by chance."""
+    size = check_int("size", request.size, 1, MAX_SAMPLE)
+    return Sampled(*db._engine.sample(size, parse_filter(request.where)))
 
 
 def embed(db: NoPokeDB, request: requests.Texts) -> Embedded:

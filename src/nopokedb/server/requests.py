@@ -218,6 +218,15 @@ class MeasureRecall:
 
 
 @dataclass(slots=True)
+class Sample:
+    """Records that pass the filter, chosen by chance."""
+
+    size: int
+    """How many, at most."""
+    where: Filter | None = None
+
+
+@dataclass(slots=True)
 class Texts:
     """Texts for the collection's model to turn into vectors."""
 

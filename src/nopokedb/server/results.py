@@ -61,6 +61,14 @@ class Facets:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """Records chosen by chance: their ids, and vectors of shape (n, dim)."""
+
+    ids: list[Id]
+    vectors: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """Vectors that a model made of texts, shape (n, dim)."""
 

@@ -11,7 +11,7 @@ import orjson
 
 from nopokedb.plan import Plan
 from nopokedb.records import Group, Hit, Record
-from nopokedb.server.results import Answer, Answers, Embedded, Page, Records
+from nopokedb.server.results import Answer, Answers, Embedded, Page, Records, Sampled
 from nopokedb.server.vectors import pack
 
 
@@ -29,6 +29,8 @@ def _plain(result: Any) -> Any:
         return {"records": _records(result.records, packed=result.packed), "after": result.after}
     if isinstance(result, Records):
         return {"records": _records(result.records, packed=result.packed)}
+    if isinstance(result, Sampled):
+        return {"ids": result.ids, "vectors": pack(result.vectors), "dim": result.vectors.shape[1]}
     if isinstance(result, Embedded):
         return {"vectors": pack(result.vectors), "dim": result.dim}
     return result

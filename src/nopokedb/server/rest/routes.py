@@ -231,6 +231,7 @@ ROUTES: tuple[Route, ...] = (
     _operation("POST", "/facet", "facet"),
     _operation("POST", "/explain", "explain"),
     _operation("POST", "/measure_recall", "measure_recall"),
+    _operation("POST", "/sample", "sample"),
     _operation("POST", "/embed", "embed"),
     _operation("GET", "/stats", "stats"),
     _operation("PUT", "/indexes/{field}", "create_index", from_path="field"),

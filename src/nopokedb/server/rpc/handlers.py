@@ -9,14 +9,17 @@ import asyncio
 import logging
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from functools import cached_property
 from typing import Any
 
 import grpc
 import orjson
 from google.protobuf.message import DecodeError
 
+from nopokedb.errors import NoPokeError
 from nopokedb.rpc import nopokedb_pb2 as pb
 from nopokedb.rpc.asked import request_of
 from nopokedb.rpc.methods import ERROR_KEY, METHODS, SERVICE, Method
@@ -37,8 +40,10 @@ _AT_ONCE = 128 * 2**10
 """Messages of up to this size take the event loop well below a millisecond; more are parsed in a thread."""
 _FEW = 256
 """Hits or records that are written in the event loop; more are written in a thread."""
-_LONGEST_DETAILS = 4_000
-"""Clients take 8 KiB of metadata by default."""
+_LONGEST_MESSAGE = 2_000
+"""Clients take 8 KiB of metadata by default, and the message is in it twice."""
+_SLOW_S = 1.0
+_GONE = 499
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 Context = Any
@@ -75,6 +80,10 @@ def method_handlers(service: Service) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
+def serialized(message: Any) -> bytes:
+    return message.SerializeToString()  # type: ignore[no-any-return]
+
+
 def caller_of(service: Service, context: Context) -> Caller:
     """Whose key the call brings."""
     return service.keys.caller(key_in(context.invocation_metadata()))
@@ -89,19 +98,15 @@ def _unary(service: Service, method: Method) -> Callable[[bytes, Context], Await
     work, tell = _WORK[method.operation], method.tell
 
     async def handle(raw: bytes, context: Context) -> bytes:
-        with_id = _Told(service, context, method.operation)
-        try:
-            caller = caller_of(service, context)
-            with service.admitted():
-                collection, request = await _parsed(service, method, raw)
-                result = await work(service, caller, collection, request)
-                if tell is None:
-                    return pb.DocumentReply(json=encode(result)).SerializeToString()
-                if _size(result) <= _FEW:
-                    return tell(result).SerializeToString()  # type: ignore[no-any-return]
-                return await service.in_thread("read", lambda: tell(result).SerializeToString())
-        except Exception as error:  # noqa: BLE001 - each is answered, and defects are logged
-            return await with_id.abort(error)
+        async with Answering(service, context, method.operation) as caller:
+            collection, request = await _parsed(service, method, raw)
+            result = await work(service, caller, collection, request)
+            if tell is None:
+                return serialized(pb.DocumentReply(json=encode(result)))
+            if _size(result) <= _FEW:
+                return serialized(tell(result))
+            return await service.in_thread("read", lambda: serialized(tell(result)))
+        raise AssertionError("an error has ended the call")
 
     return handle
 
@@ -110,19 +115,11 @@ def _scan(service: Service) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
     method = Method("Scan", "scan", pb.ScanRequest, requests.ScanAll, None, lambda *_: None)
 
     async def handle(raw: bytes, context: Context) -> AsyncIterator[bytes]:
-        with_id = _Told(service, context, "scan")
-        try:
-            caller = caller_of(service, context)
-            with service.admitted():
-                collection, request = await _parsed(service, method, raw)
-                async with (
-                    _upload_time(service),
-                    aclosing(scan_pages(service, caller, collection, request)) as pages,
-                ):
-                    async for page in pages:
-                        yield page_message(page).SerializeToString()
-        except Exception as error:  # noqa: BLE001 - as above
-            await with_id.abort(error)
+        async with Answering(service, context, "scan") as caller, _upload_time(service):
+            collection, request = await _parsed(service, method, raw)
+            async with aclosing(scan_pages(service, caller, collection, request)) as pages:
+                async for page in pages:
+                    yield serialized(page_message(page))
 
     return handle
 
@@ -131,16 +128,10 @@ def _write_stream(service: Service) -> Callable[[AsyncIterator[bytes], Context],
     method = next(method for method in METHODS if method.name == "Write")
 
     async def handle(batches: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        with_id = _Told(service, context, "write")
-        try:
-            caller = caller_of(service, context)
-            with service.admitted():
-                async with _upload_time(service):
-                    async for raw in batches:
-                        collection, request = await _parsed(service, method, raw)
-                        yield ids_message(await service.call(caller, "write", collection, request)).SerializeToString()
-        except Exception as error:  # noqa: BLE001 - as above
-            await with_id.abort(error)
+        async with Answering(service, context, "write") as caller, _upload_time(service):
+            async for raw in batches:
+                collection, request = await _parsed(service, method, raw)
+                yield serialized(ids_message(await service.call(caller, "write", collection, request)))
 
     return handle
 
@@ -167,45 +158,76 @@ def _size(result: Any) -> int:
     return len(result.records) if isinstance(result, Records) else 0
 
 
-class _upload_time:
+@asynccontextmanager
+async def _upload_time(service: Service) -> AsyncIterator[None]:
     """At most the time of an upload for a stream; what is over it is answered as any limit on time."""
-
-    def __init__(self, service: Service) -> None:
-        self._seconds = service.limits.upload_timeout_s
-        self._timeout = asyncio.timeout(self._seconds)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *error: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*error)
-        except TimeoutError:
-            raise TimeLimitError(
-                f"expected a stream of at most {self._seconds:g} s (upload_timeout_s of this server)"
-            ) from None
+    seconds = service.limits.upload_timeout_s
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        if isinstance(error, NoPokeError):
+            raise
+        raise TimeLimitError(f"expected a stream of at most {seconds:g} s (upload_timeout_s of this server)") from None
 
 
-class _Told:
-    """How a call that fails is answered."""
+class Answering:
+    """One call from its key to its end: gives the caller, keeps to the number of calls at once, answers an error with
+    its code, its sentence and its document, and counts the call."""
 
     def __init__(self, service: Service, context: Context, operation: str) -> None:
         self._service = service
         self._context = context
         self._operation = operation
+        self._began = time.perf_counter()
+        self._held = ExitStack()
 
-    async def abort(self, error: Exception) -> Any:
-        """End the call with the code, the sentence and the document of the error; raises."""
-        request_id = self._request_id()
-        if not is_expected(error):
-            _log.exception("a request failed", extra={"request_id": request_id}, exc_info=error)
-        document = describe(error, request_id, str(self._service.settings.root))
-        message = document["error"]["message"] = document["error"]["message"][:_LONGEST_DETAILS]
+    async def __aenter__(self) -> Caller:
+        try:
+            caller = caller_of(self._service, self._context)
+            self._held.enter_context(self._service.admitted())
+        except NoPokeError as error:
+            self._note(status_of(error).http, None)
+            await self._abort(error)
+        return caller
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        self._held.close()
+        if error is None:
+            self._note(200, None)
+        elif not isinstance(error, Exception):
+            self._note(_GONE, None)  # whoever called has gone, or the server goes
+        else:
+            self._note(status_of(error).http, error)
+            await self._abort(error)
+        return False
+
+    async def _abort(self, error: Exception) -> None:
+        """End the call; raises."""
+        document = describe(error, self._request_id, str(self._service.settings.root))["error"]
+        document["message"] = document["message"][:_LONGEST_MESSAGE]
         code = getattr(grpc.StatusCode, status_of(error).grpc)
-        await self._context.abort(code, message, ((ERROR_KEY, orjson.dumps(document["error"])),))
+        await self._context.abort(code, document["message"], ((ERROR_KEY, orjson.dumps(document)),))
 
+    def _note(self, status: int, error: Exception | None) -> None:
+        """Count the call, and log it if it failed, was slow, or if all are to be logged."""
+        seconds = time.perf_counter() - self._began
+        self._service.metrics.observe("grpc", self._operation, status, seconds)
+        if error is not None and not is_expected(error):
+            _log.error("a request failed", extra={"request_id": self._request_id}, exc_info=error)
+        if self._service.settings.log_requests or status >= 500 or seconds > _SLOW_S:
+            _log.info(
+                "request",
+                extra={
+                    "request_id": self._request_id,
+                    "method": "grpc",
+                    "path": self._operation,
+                    "status": status,
+                    "ms": round(seconds * 1000, 3),
+                },
+            )
+
+    @cached_property
     def _request_id(self) -> str:
         given = next((v for k, v in self._context.invocation_metadata() or () if k == "x-request-id"), None)
-        if isinstance(given, str) and _GOOD_ID.fullmatch(given):
-            return given
-        return os.urandom(8).hex()
+        return given if isinstance(given, str) and _GOOD_ID.fullmatch(given) else os.urandom(8).hex()

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from server.process import ServerProcess
 
-from nopokedb import NoPokeDB
+from nopokedb import NoPokeDB, NotSupportedError
 from nopokedb.embedded import nearest, upkeep
+
+ENGINES = ("embedded", "rest", "grpc")
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
@@ -65,13 +72,56 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+# --- engines: tests with the mark run once on each -------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test marked `engines` runs on all of them, or on those that the mark names, or on all `without` those; the
+    closest mark counts. Without a mark tests are of folders."""
+    mark = metafunc.definition.get_closest_marker("engines")
+    if mark is not None and "engine" in metafunc.fixturenames:
+        without = mark.kwargs.get("without", ())
+        names = [name for name in mark.args or ENGINES if name not in without]
+        metafunc.parametrize("engine", names, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def engine_server() -> Iterator[ServerProcess]:
+    """One server for all tests that run on one, with the library's own limits, as far as it has any. Its folder is in
+    memory where that is possible: that files are synced is tested elsewhere."""
+    flags = (f"--{name}={2**30}" for name in ("max-batch", "max-k", "max-page", "max-queries", "max-filter-bytes"))
+    memory = Path("/dev/shm")
+    folder = tempfile.mkdtemp(prefix="nopokedb-", dir=memory if os.access(memory, os.W_OK) else None)
+    server = ServerProcess(Path(folder) / "collections", *flags, f"--max-body-bytes={2**30}")
+    yield server
+    assert server.stop() == 0
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
-def open_db(tmp_path: Path) -> Iterator[Callable[..., NoPokeDB]]:
-    """Opens `tmp_path / "db"` with the given arguments; whatever is still open is closed at the end."""
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The arguments of `NoPokeDB` that name this test's collection on the engine at hand."""
+    kind = getattr(request, "param", "embedded")
+    if kind == "embedded":
+        yield {"path": tmp_path / "db"}
+        return
+    server = request.getfixturevalue("engine_server")
+    name = f"test-{secrets.token_hex(8)}"
+    yield {"path": server.addresses[kind], "collection": name}
+    server.request("DELETE", f"/{name}")
+
+
+@pytest.fixture
+def open_db(engine: dict[str, Any]) -> Iterator[Callable[..., NoPokeDB]]:
+    """Opens the test's collection (`tmp_path / "db"` where it is a folder) with the given arguments; whatever is still
+    open is closed at the end."""
     opened: list[NoPokeDB] = []
 
     def open_(**arguments: object) -> NoPokeDB:
-        db = NoPokeDB(path=tmp_path / "db", **arguments)  # type: ignore[arg-type]
+        try:
+            db = NoPokeDB(**engine, **arguments)  # type: ignore[arg-type]
+        except NotSupportedError as error:
+            pytest.skip(str(error))
         opened.append(db)
         return db
 

@@ -33,6 +33,8 @@ from nopokedb import (
 from nopokedb.distribution import install_hint
 from nopokedb.records import Part, id_order
 
+pytestmark = pytest.mark.engines
+
 DIM = 4
 A = [1.0, 0.0, 0.0, 0.0]
 B = [0.0, 1.0, 0.0, 0.0]
@@ -44,10 +46,9 @@ Open = Callable[..., NoPokeDB]
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[NoPokeDB]:
-    """An empty collection; its folder is `tmp_path / "db"`."""
-    with NoPokeDB(dim=DIM, path=tmp_path / "db") as database:
-        yield database
+def db(open_db: Open) -> NoPokeDB:
+    """An empty collection."""
+    return open_db(dim=DIM)
 
 
 def ids_of(records: Any) -> list[int | str]:
@@ -857,12 +858,13 @@ def test_error_in_large_input_names_what_was_committed(db: NoPokeDB, limit_batch
     assert caught.value.committed == list(range(60)) and db.count() == 60
 
 
-def test_input_larger_than_256_mib_is_chunked(tmp_path: Path) -> None:
+@pytest.mark.engines("embedded")
+def test_input_larger_than_256_mib_is_chunked(open_db: Open) -> None:
     """The real limit: one row more than 256 MiB of vectors, which take no memory here, is cut into chunks."""
     dim, count = 16_384, 4_097
     vectors = np.broadcast_to(np.float32(0), (count, dim))
     assert vectors.size * 4 > 256 * 2**20
-    with NoPokeDB(dim=dim, path=tmp_path / "db", space="l2", durability="os") as db:
+    with open_db(dim=dim, space="l2", durability="os") as db:
         # The second chunk has a fault, so that not all of it is written to the disk of whoever runs this.
         metadatas: list[Any] = [{}] * count
         metadatas[150] = "not a dict"
@@ -871,6 +873,7 @@ def test_input_larger_than_256_mib_is_chunked(tmp_path: Path) -> None:
         assert len(caught.value.committed) == db.count() == 100
 
 
+@pytest.mark.engines(without=("rest", "grpc"))
 def test_chunk_over_the_size_limit_is_refused(db: NoPokeDB, limit_batches: Callable[[int], None]) -> None:
     """A single chunk that is too large cannot be atomic: an error, which names the remedy."""
     limit_batches(1024)
@@ -923,11 +926,11 @@ def distances_in_float64(space: str, query: np.ndarray, vectors: np.ndarray) -> 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("dim", [1, 2, 3, 17, 128])
 def test_hits_have_the_distances_and_scores_of_the_definition(
-    tmp_path: Path, rng: np.random.Generator, space: str, dim: int
+    open_db: Open, rng: np.random.Generator, space: str, dim: int
 ) -> None:
     """cosine: 1 - cos and cos; l2: squared distance and minus it; ip: 1 - dot and dot. Best first, none missed."""
     vectors = rng.normal(size=(300, dim)).astype(np.float32)
-    with NoPokeDB(dim=dim, path=tmp_path / "db", space=space) as db:  # type: ignore[arg-type]
+    with open_db(dim=dim, space=space) as db:
         db.add_many(vectors)
         for query in rng.normal(size=(5, dim)).astype(np.float32):
             expected = distances_in_float64(space, query, vectors)
@@ -943,10 +946,10 @@ def test_hits_have_the_distances_and_scores_of_the_definition(
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_equal_vector_is_at_no_distance(tmp_path: Path, rng: np.random.Generator, space: str) -> None:
+def test_equal_vector_is_at_no_distance(open_db: Open, rng: np.random.Generator, space: str) -> None:
     """Cosine and l2 put a record at 0 from itself; cosine stays within [0, 2] against rounding."""
     vectors = rng.normal(size=(50, 7)).astype(np.float32)
-    with NoPokeDB(dim=7, path=tmp_path / "db", space=space) as db:  # type: ignore[arg-type]
+    with open_db(dim=7, space=space) as db:
         db.add_many(vectors)
         for id_, vector in enumerate(vectors):
             hits = {hit.id: hit for hit in db.query(vector, k=50)}
@@ -965,7 +968,7 @@ SCALES = (1e-14, 1e-9, 1e-6, 1e4, 1e9, 3e17)
 
 @pytest.mark.parametrize(("space", "scale"), [*itertools.product(SPACES, SCALES), ("l2", 1e-21), ("ip", 1e-21)])
 def test_order_does_not_depend_on_the_scale_of_the_vectors(
-    tmp_path: Path, rng: np.random.Generator, space: str, scale: float
+    open_db: Open, rng: np.random.Generator, space: str, scale: float
 ) -> None:
     """Tiny and huge vectors are ranked as their float64 scores are; l2 and ip keep the score's digits."""
     vectors = (rng.normal(size=(200, 16)) * scale).astype(np.float32)
@@ -976,33 +979,33 @@ def test_order_does_not_depend_on_the_scale_of_the_vectors(
     else:
         scores = (-1 if space == "l2" else 1) * distances_in_float64(space, query, vectors)
         scores = scores if space == "l2" else 1 - scores
-    with NoPokeDB(dim=16, path=tmp_path / "db", space=space) as db:  # type: ignore[arg-type]
+    with open_db(dim=16, space=space) as db:
         db.add_many(vectors)
         hits = db.query(query, k=30)
     assert [hit.id for hit in hits] == np.argsort(-scores, kind="stable")[:30].tolist()
     np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:30], rtol=1e-9)
 
 
-def test_dot_products_that_nearly_cancel_are_ranked_right(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_dot_products_that_nearly_cancel_are_ranked_right(open_db: Open, rng: np.random.Generator) -> None:
     """Large vectors whose dot product is small: single precision cannot rank them, and the answer is still exact."""
     big = rng.normal(size=(3000, 32)) * 1e6
     vectors = (np.concatenate([big, -big], axis=1) + rng.normal(size=(3000, 64)) * 0.05).astype(np.float32)
     query = np.ones(64, np.float32)
     dots = vectors.astype(np.float64) @ query.astype(np.float64)
-    with NoPokeDB(dim=64, path=tmp_path / "db", space="ip", index="exact") as db:
+    with open_db(dim=64, space="ip", index="exact") as db:
         db.add_many(vectors)
         hits = db.query(query, k=5)
     assert [hit.score for hit in hits] == pytest.approx(np.sort(dots)[::-1][:5], rel=1e-6)
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_ties_are_broken_by_id_order(tmp_path: Path, rng: np.random.Generator, space: str) -> None:
+def test_ties_are_broken_by_id_order(open_db: Open, rng: np.random.Generator, space: str) -> None:
     """2,000 equal vectors under mixed ids in random order: the ten smallest ids, however they are stored."""
     ids: list[int | str] = [*range(-500, 500), *(f"id{n}" for n in range(1000))]
     rng.shuffle(ids)  # type: ignore[arg-type]
     expected = sorted(ids, key=id_order)
     vector = [0.3, -0.7, 0.2, 0.9]
-    with NoPokeDB(dim=DIM, path=tmp_path / "db", space=space) as db:  # type: ignore[arg-type]
+    with open_db(dim=DIM, space=space) as db:
         db.add_many([vector] * 2000, ids=ids)
         for k in (1, 10, 1500, 2000):
             assert [hit.id for hit in db.query(vector, k=k)] == expected[:k]
@@ -1026,10 +1029,10 @@ def test_ties_at_the_end_of_the_answer_are_broken_by_id_order(db: NoPokeDB) -> N
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_shorter_answer_is_the_beginning_of_a_longer_one(tmp_path: Path, rng: np.random.Generator, space: str) -> None:
+def test_shorter_answer_is_the_beginning_of_a_longer_one(open_db: Open, rng: np.random.Generator, space: str) -> None:
     """Hits for k are the first k of more, to the last bit of the distance."""
     vectors = rng.normal(size=(400, 33)).astype(np.float32)
-    with NoPokeDB(dim=33, path=tmp_path / "db", space=space) as db:  # type: ignore[arg-type]
+    with open_db(dim=33, space=space) as db:
         db.add_many(vectors)
         for query in rng.normal(size=(5, 33)):
             longest = db.query(query, k=400)
@@ -1039,11 +1042,11 @@ def test_shorter_answer_is_the_beginning_of_a_longer_one(tmp_path: Path, rng: np
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("dim", [1, 3, 64])
-def test_query_many_is_query_for_each_row(tmp_path: Path, rng: np.random.Generator, space: str, dim: int) -> None:
+def test_query_many_is_query_for_each_row(open_db: Open, rng: np.random.Generator, space: str, dim: int) -> None:
     """Exactly: the same hits with the same bits, for every option."""
     vectors = rng.normal(size=(500, dim)).astype(np.float32)
     queries = np.concatenate([rng.normal(size=(20, dim)).astype(np.float32), vectors[:5]])
-    with NoPokeDB(dim=dim, path=tmp_path / "db", space=space) as db:  # type: ignore[arg-type]
+    with open_db(dim=dim, space=space) as db:
         db.add_many(vectors, [{"n": n} for n in range(500)], texts=["t", None] * 250)
         db.delete_many(range(0, 500, 7))
         for options in (
@@ -1095,10 +1098,10 @@ def test_empty_collection_answers_with_nothing(open_db: Open) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_max_distance_leaves_out_what_is_farther(tmp_path: Path, rng: np.random.Generator, space: str) -> None:
+def test_max_distance_leaves_out_what_is_farther(open_db: Open, rng: np.random.Generator, space: str) -> None:
     """Hits at exactly the limit stay; the limit may be negative, infinite, an int or a NumPy number."""
     vectors = rng.normal(size=(100, 5)).astype(np.float32)
-    with NoPokeDB(dim=5, path=tmp_path / "db", space=space) as db:  # type: ignore[arg-type]
+    with open_db(dim=5, space=space) as db:
         db.add_many(vectors)
         query = rng.normal(size=5)
         hits = db.query(query, k=100)
@@ -1143,9 +1146,9 @@ def test_answers_are_the_same_after_reopening(open_db: Open, rng: np.random.Gene
         assert db.query_many(queries, k=20, include=EVERYTHING) == before
 
 
-def test_ef_is_honoured_by_handle_and_call(tmp_path: Path) -> None:
+def test_ef_is_honoured_by_handle_and_call(open_db: Open) -> None:
     """A given ef below k still returns k hits; the handle keeps its own."""
-    with NoPokeDB(dim=2, path=tmp_path / "db", ef=1) as db:
+    with open_db(dim=2, ef=1) as db:
         assert db.ef == 1
         db.add_many(np.random.default_rng(1).normal(size=(100, 2)))
         assert len(db.query([1, 0], k=50)) == len(db.query([1, 0], k=50, ef=10)) == 50
@@ -1155,6 +1158,7 @@ def test_ef_is_honoured_by_handle_and_call(tmp_path: Path) -> None:
 # --- keeping -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.engines(without=("rest", "grpc"))
 def test_everything_is_there_after_reopening_without_save(open_db: Open) -> None:
     """Each write is durable when it returns; `close` and `save` are no condition."""
     db = open_db(dim=DIM)
@@ -1170,14 +1174,14 @@ def test_everything_is_there_after_reopening_without_save(open_db: Open) -> None
     assert db.stats().log_bytes < 1000
 
 
-def test_with_closes_also_after_an_exception(tmp_path: Path) -> None:
+def test_with_closes_also_after_an_exception(open_db: Open) -> None:
     """The folder is free for the next writer, and the exception passes through."""
-    with pytest.raises(ZeroDivisionError), NoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+    with pytest.raises(ZeroDivisionError), open_db(dim=DIM) as db:
         db.add(A)
         raise ZeroDivisionError
     with pytest.raises(ClosedError):
         db.count()
-    with NoPokeDB(path=tmp_path / "db") as db:
+    with open_db() as db:
         assert db.count() == 1
 
 
@@ -1211,6 +1215,7 @@ def test_open_handle_tells_its_settings(tmp_path: Path) -> None:
         assert (db.dim, db.space, db.path) == (DIM, "ip", str(tmp_path / "db"))
 
 
+@pytest.mark.engines("embedded")
 def test_stats_count(db: NoPokeDB) -> None:
     """Live records, the lsn of the last batch, and where it lies."""
     assert (db.stats().count, db.stats().read_only, db.stats().dim) == (0, False, DIM)
@@ -1238,9 +1243,9 @@ def test_read_only_handle_sees_what_was_published(db: NoPokeDB) -> None:
     assert db.count() == 1
 
 
-def test_capacity_hint_is_no_limit(tmp_path: Path) -> None:
+def test_capacity_hint_is_no_limit(open_db: Open) -> None:
     """`max_elements` may be exceeded, or be 0."""
-    with NoPokeDB(dim=DIM, max_elements=2, path=tmp_path / "db") as db:
+    with open_db(dim=DIM, max_elements=2) as db:
         db.add_many([A] * 50)
         assert db.count() == 50
 

@@ -23,7 +23,9 @@ NoPokeError
 ├── NeedsRecoveryError (RuntimeError)   a writer must recover the folder, or bring it to this format, first
 ├── NeedsReopenError (OSError)          a write failed earlier: the handle reads, but does not write
 │   └── OutcomeUnknownError             the batch of this call is whole or absent after reopening
-├── UnavailableError (ConnectionError)  a server cannot be reached, or does not answer in time
+├── NotSupportedError (NotImplementedError)  the engine cannot do this
+├── UnavailableError (ConnectionError)  the server of a collection cannot be reached
+├── QueryTimeoutError (TimeoutError)    the server did not finish within `timeout_s`
 ├── ArchiveError (ValueError)           a backup or a folder to import is damaged, foreign or does not fit
 └── CorruptionError (OSError)           stored bytes are damaged; names the file and the offset
 """
@@ -136,8 +138,17 @@ class OutcomeUnknownError(NeedsReopenError):
     """The failure came while this batch was being made durable: reopening finds it whole or absent."""
 
 
+class NotSupportedError(NoPokeError, NotImplementedError):
+    """The engine behind this collection cannot do what was asked; the message names it. Nothing was changed."""
+
+
 class UnavailableError(NoPokeError, ConnectionError):
-    """The server cannot be reached, or did not answer in time. Nothing was written."""
+    """The server of the collection could not be reached, however often it was tried. No batch of this call is
+    written."""
+
+
+class QueryTimeoutError(NoPokeError, TimeoutError):
+    """The server did not finish within `timeout_s`. Nothing was changed."""
 
 
 class ArchiveError(NoPokeError, ValueError):

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -68,9 +68,13 @@ def resolve_place(path: str | Path, collection: str | None) -> Path | Address:
     """Where the collection is: a folder, or a server's address."""
     if not is_address(path):
         return resolve_folder(path, collection)
-    if collection is None:
-        raise InvalidInputError(f"expected collection= beside the address {path!r:.200}, got none")
-    return parse_address(str(path), check_collection(collection))
+    address = parse_address(str(path))
+    if bool(address.collection) == (collection is not None):
+        given = "both" if collection is not None else "neither"
+        raise InvalidInputError(
+            f"expected collection=, or its name behind the port, with the address {path!r:.200}, got {given}"
+        )
+    return replace(address, collection=check_name(address.collection or collection))
 
 
 def open_place(place: Path | Address, opening: Opening) -> tuple[Engine, Embed | None]:
@@ -165,11 +169,11 @@ def resolve_folder(path: str | Path, collection: str | None) -> Path:
         raise InvalidInputError(f"expected path to be a folder or the address of a server, got {text!r}")
     if not text or "\0" in text:
         raise InvalidInputError(f"expected path to be a folder, got {text!r}")
-    return Path(path) if collection is None else Path(path) / check_collection(collection)
+    return Path(path) if collection is None else Path(path) / check_name(collection)
 
 
-def check_collection(collection: object) -> str:
-    """The name of a collection: it becomes the name of a folder."""
+def check_name(collection: object) -> str:
+    """The name of a collection."""
     if not isinstance(collection, str) or not _COLLECTION_NAME.fullmatch(collection):
         raise InvalidInputError(
             "expected a collection name of 1 to 128 letters, digits, '.', '_' or '-', not starting with '.' or '-', "

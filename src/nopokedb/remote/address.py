@@ -47,8 +47,8 @@ def is_address(path: object) -> bool:
     return isinstance(path, str) and path.partition("://")[0].lower() in PORTS and "://" in path
 
 
-def parse_address(text: str, collection: str = "") -> Address:
-    """The address in a `path` argument."""
+def parse_address(text: str) -> Address:
+    """The address in a `path` argument. A collection may stand behind the port, as in `NoPokeDB.path`."""
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
@@ -56,10 +56,11 @@ def parse_address(text: str, collection: str = "") -> Address:
         raise InvalidInputError(f"expected an address like http://127.0.0.1:7331, got {text!r:.200}: {error}") from None
     if parts.username is not None or parts.password is not None:
         raise InvalidInputError("expected an address without a name or a password; keys are given as api_key=")
-    if not host or parts.path.strip("/") or parts.query or parts.fragment:
+    collection = parts.path.strip("/")
+    if not host or "/" in collection or parts.query or parts.fragment:
         raise InvalidInputError(
-            f"expected an address like http://127.0.0.1:7331 and nothing behind the port, got {text!r:.200}; a "
-            "collection is named by collection="
+            "expected an address like http://127.0.0.1:7331, and nothing behind the port but a collection, got "
+            f"{text!r:.200}"
         )
     scheme = parts.scheme.lower()
     return Address(scheme, host, PORTS[scheme] if port is None else port, collection)

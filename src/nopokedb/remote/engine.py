@@ -10,6 +10,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,8 @@ class RemoteEngine(RemoteMoment):
         self._connection.check_open()
 
     def stats(self) -> Stats:
-        return self._connection.ask("stats")  # type: ignore[no-any-return]
+        found: Stats = self._connection.ask("stats")
+        return replace(found, path=str(self._connection.address), read_only=self._read_only)
 
     def close(self) -> None:
         self._connection.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nopokedb.distribution import install_hint
-from nopokedb.errors import InvalidInputError, SettingsMismatchError
+from nopokedb.errors import NotSupportedError, SettingsMismatchError
 from nopokedb.filters import path_text
 from nopokedb.records import Vectors, shown
 from nopokedb.remote.address import Address
@@ -51,9 +51,9 @@ def make_transport(address: Address, api_key: str | None) -> Transport:
 def _check(opening: Opening) -> None:
     """Refuse what a server decides for itself, rather than to leave it out."""
     if opening.max_memory is not None:
-        raise InvalidInputError("expected max_memory only for a folder, got it for a server, which has its own")
+        raise NotSupportedError("expected no max_memory for a collection of a server, which has one for all of them")
     if opening.embed is not None and not isinstance(opening.embed, str):
-        raise InvalidInputError(
+        raise NotSupportedError(
             f"expected embed to be the name of a model of the server, got {shown(opening.embed)}; give vectors that "
             "your model has made"
         )

@@ -13,7 +13,7 @@ import orjson
 from nopokedb.errors import NoPokeError
 from nopokedb.records import Record
 from nopokedb.remote.address import Address
-from nopokedb.remote.failures import AnswerLostError, NotBegunError, error_of
+from nopokedb.remote.failures import AnswerLostError, NotBegunError, TimeOverError, error_of
 from nopokedb.rpc import nopokedb_pb2 as pb
 from nopokedb.rpc.asked import fill
 from nopokedb.rpc.methods import ERROR_KEY, METHODS, SCAN, Method
@@ -102,9 +102,10 @@ class ChannelTransport:
             if "larger" in details:
                 return refusals.TooLargeError(f"expected a smaller message for {where}: {details}")
             return refusals.TooManyRequestsError(f"expected fewer calls at once for {where}: {details}")
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return TimeOverError(f"expected an answer of {where} in time, got none")
         if code in (
             grpc.StatusCode.UNAVAILABLE,
-            grpc.StatusCode.DEADLINE_EXCEEDED,
             grpc.StatusCode.CANCELLED,
             grpc.StatusCode.UNKNOWN,
         ):

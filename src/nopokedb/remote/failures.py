@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from nopokedb import errors
-from nopokedb.errors import NoPokeError, OutcomeUnknownError, UnavailableError
+from nopokedb.errors import NoPokeError, OutcomeUnknownError, QueryTimeoutError, UnavailableError
 from nopokedb.server import refusals
 
 T = TypeVar("T")
@@ -37,6 +37,10 @@ class AnswerLostError(UnavailableError):
     """The request was sent, and the connection or the time ended before there was an answer."""
 
 
+class TimeOverError(AnswerLostError):
+    """The time of the call ended before there was an answer."""
+
+
 _NOT_BEGUN = (NotBegunError, refusals.TooManyRequestsError, refusals.StoppingError)
 
 
@@ -52,6 +56,8 @@ def attempted(operation: str, timeout_s: float, call: Callable[[float], T]) -> T
                 raise OutcomeUnknownError(
                     f"{error}; it was a write, which is whole or absent: read before writing again"
                 ) from error
+            if isinstance(error, TimeOverError):
+                raise QueryTimeoutError(str(error)) from error
             _pause(attempt, deadline, error)
         except _NOT_BEGUN as error:
             _pause(attempt, deadline, error)

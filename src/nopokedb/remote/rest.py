@@ -16,7 +16,7 @@ import orjson
 from nopokedb.records import Group, Hit, Record
 from nopokedb.remote.address import Address
 from nopokedb.remote.documents import collection_of, plan_of, recall_of, snapshot_of, snapshots_of, stats_of
-from nopokedb.remote.failures import AnswerLostError, NotBegunError, error_of
+from nopokedb.remote.failures import AnswerLostError, NotBegunError, TimeOverError, error_of
 from nopokedb.server import requests
 from nopokedb.server.results import Answer, Answers, Counted, Created, Done, Facets, Records, Sampled, Written
 
@@ -109,8 +109,8 @@ ROUTES: dict[str, _Route] = {
     "reserve_ids": _Route("POST", "/ids", _written),
     "undo": _Route("POST", "/undo", _counted),
     "save": _Route("POST", "/save", _done),
-    "create_index": _Route("PUT", "/indexes/{}", _done),
-    "drop_index": _Route("DELETE", "/indexes/{}", _done),
+    "create_index": _Route("POST", "/indexes", _done),
+    "drop_index": _Route("POST", "/indexes/drop", _done),
     "snapshots": _Route("GET", "/snapshots", snapshots_of),
     "snapshot": _Route("GET", "/snapshots/{}", snapshot_of),
     "create_snapshot": _Route("PUT", "/snapshots/{}", snapshot_of),
@@ -159,14 +159,14 @@ class RestTransport:
             path = f"/v1/collections/{quote(collection, safe='')}{route.path}"
         body = None
         if "{}" in path:
-            path = path.format(quote(_named(request), safe=""))
+            path = path.format(quote(str(request.name), safe=""))
         elif request.__class__ is not requests.Nothing:
             body = orjson.dumps(request, default=_packed)
         answer = self._sent(self._client.build_request(route.method, path, content=body, timeout=timeout_s))
         try:
             content = answer.read()
         except httpx.HTTPError as error:
-            raise AnswerLostError(self._lost(error)) from error
+            raise self._lost(error) from error
         finally:
             answer.close()
         return route.result(_read(answer, content))
@@ -202,7 +202,7 @@ class RestTransport:
                     assert record is not None
                     yield record
         except httpx.HTTPError as error:
-            raise AnswerLostError(self._lost(error)) from error
+            raise self._lost(error) from error
         finally:
             answer.close()
 
@@ -218,16 +218,12 @@ class RestTransport:
                 f"expected a server at {self._address.server}, but it cannot be reached: {error}"
             ) from error
         except httpx.HTTPError as error:
-            raise AnswerLostError(self._lost(error)) from error
+            raise self._lost(error) from error
 
-    def _lost(self, error: httpx.HTTPError) -> str:
-        words = str(error) or type(error).__name__
-        return f"expected an answer of {self._address.server}, got none: {words}"
-
-
-def _named(request: Any) -> str:
-    """The name that goes into the path."""
-    return str(request.field if isinstance(request, requests.Field) else request.name)
+    def _lost(self, error: httpx.HTTPError) -> AnswerLostError:
+        """What became of a request that was sent."""
+        kind = TimeOverError if isinstance(error, httpx.TimeoutException) else AnswerLostError
+        return kind(f"expected an answer of {self._address.server}, got none: {str(error) or type(error).__name__}")
 
 
 def _packed(value: Any) -> Any:

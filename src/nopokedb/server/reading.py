@@ -10,7 +10,7 @@ from typing import Any
 
 from nopokedb import NoPokeDB
 from nopokedb.engine import NamedSnapshot, Query, Stats
-from nopokedb.errors import InvalidInputError, SnapshotNotFoundError
+from nopokedb.errors import InvalidInputError
 from nopokedb.plan import Plan
 from nopokedb.question import MAX_EF, MAX_SAMPLE
 from nopokedb.reading import Reading
@@ -156,10 +156,7 @@ def snapshots(db: NoPokeDB, request: requests.Nothing) -> list[NamedSnapshot]:
 
 def snapshot(db: NoPokeDB, request: requests.Name) -> NamedSnapshot:
     """One named snapshot."""
-    found = next((item for item in db.snapshots() if item.name == request.name), None)
-    if found is None:
-        raise SnapshotNotFoundError(f"expected a snapshot named {request.name!r:.150}, found none of that name")
-    return found
+    return db.at(request.name).named
 
 
 def is_packed(vector_format: Any) -> bool:

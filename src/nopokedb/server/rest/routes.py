@@ -234,6 +234,8 @@ ROUTES: tuple[Route, ...] = (
     _operation("POST", "/sample", "sample"),
     _operation("POST", "/embed", "embed"),
     _operation("GET", "/stats", "stats"),
+    _operation("POST", "/indexes", "create_index"),  # for names that cannot stand in a path
+    _operation("POST", "/indexes/drop", "drop_index"),
     _operation("PUT", "/indexes/{field}", "create_index", from_path="field"),
     _operation("DELETE", "/indexes/{field}", "drop_index", from_path="field"),
     _operation("GET", "/snapshots", "snapshots"),

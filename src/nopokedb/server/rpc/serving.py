@@ -48,7 +48,7 @@ async def grpc_port(service: Service, host: str) -> AsyncIterator[str | None]:
     target = f"[{host}]" if ":" in host else host
     port = _bound(server, service, f"{target}:{settings.grpc_port}")
     await server.start()
-    await health.serving()
+    await health.look()
     try:
         yield f"grpc{'' if settings.tls_cert is None else 's'}://{target}:{port}"
     finally:
@@ -75,10 +75,17 @@ class _Health(health_aio.HealthServicer):  # type: ignore[misc]  # the package h
         super().__init__()
         self._service = service
 
-    async def serving(self) -> None:
-        """Say that calls are taken."""
+    async def Check(self, request: Any, context: Any) -> Any:
+        """Looks first, as /readyz does."""
+        await self.look()
+        return await super().Check(request, context)
+
+    async def look(self) -> None:
+        """Say whether the server can write."""
+        ready = not await self._service.troubles()
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE):
-            await self.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self.set(name, status)
 
 
 class _ReflectionGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the package has no types

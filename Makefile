@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-filters bench-texts bench-server peers crash crash-peers clean
+.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-filters bench-texts bench-server bench-grpc peers crash crash-peers clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench       search, ingestion, memory and scaling beside every peer (hours for all sizes; QUICK=1: minutes)"
 	@echo "make bench-prepare  only build the databases of make bench, which a busy machine can do"
 	@echo "make bench-server  queries a second over REST beside an echo (about 15 minutes; QUICK=1: two)"
+	@echo "make bench-grpc  the same over gRPC, with load from several processes (about 10 minutes; QUICK=1: one)"
 	@echo "make peers       install those other databases into .venv-peers"
 
 $(BIN)/python:
@@ -113,6 +114,9 @@ bench-prepare: $(VENV)/.installed-bench peers $(if $(QUICK),,bench-texts)
 bench-server: $(VENV)/.installed-test
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq wrk; }
 	$(BIN)/python -m bench.server $(if $(QUICK),--quick) $(ARGS)
+
+bench-grpc: $(VENV)/.installed-test
+	$(BIN)/python -m bench.server.rpc $(if $(QUICK),--quick) $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(PEERS) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -59,6 +59,9 @@ FORBIDDEN = [
     ("nopokedb", "urllib.request", "nothing is fetched"),
     ("nopokedb.embedded", "socket", "nothing is fetched"),
     ("nopokedb.cli", "socket", "nothing is fetched"),
+    ("nopokedb.embedded", "nopokedb.remote", "a folder is opened without a server"),
+    ("nopokedb.remote", "nopokedb.embedded", "a client needs no native library"),
+    ("nopokedb.remote", "nopokedb.database", "engines stand below the class that checks"),
 ]
 
 
@@ -140,7 +143,7 @@ def test_files_stay_small() -> None:
 
 def test_importing_is_light() -> None:
     """`import nopokedb` loads no native library but NumPy's."""
-    code = "import sys, nopokedb; print([m for m in ('faiss', 'apsw', 'tqdm') if m in sys.modules])"
+    code = "import sys, nopokedb; print([m for m in ('faiss', 'apsw', 'tqdm', 'httpx', 'grpc', 'google.protobuf') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

@@ -1,7 +1,7 @@
 """`python -m bench.server.rpc`: queries a second over gRPC, beside what grpc.aio reaches that only echoes the message.
 
-The load comes from processes of their own, each with one connection and several calls at once; server and load share the
-machine's cores.
+The load comes from processes of their own, each with one connection and several calls at once; server and load share
+the machine's cores.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def main() -> int:
             judged = where is None and shape[0] * shape[1] >= 16
             reached = reached and row["errors"] == 0 and (not judged or row["ratio"] >= LEAST)
             print(
-                f"| {name} | {shape[0]} x {shape[1]} | {row['qps']:,.0f} | {row['echo_qps']:,.0f} | {row['ratio']:.2f} | "
-                f"{row['p50_ms']:.2f} ms | {row['p99_ms']:.2f} ms | {row['errors']} |",
+                f"| {name} | {shape[0]} x {shape[1]} | {row['qps']:,.0f} | {row['echo_qps']:,.0f} | "
+                f"{row['ratio']:.2f} | {row['p50_ms']:.2f} ms | {row['p99_ms']:.2f} ms | {row['errors']} |",
                 flush=True,
             )
     print(f"\ngoal: >= {LEAST} x the echo without a filter from 16 calls on, no errors: {reached}")

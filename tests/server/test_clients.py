@@ -29,6 +29,8 @@ from nopokedb import (
     ReadOnlyError,
     SettingsMismatchError,
     UnavailableError,
+    drop_collection,
+    list_collections,
 )
 from nopokedb.server.keys import create_key
 from nopokedb.server.refusals import ForbiddenError, LimitError, UnauthorizedError
@@ -201,6 +203,20 @@ def test_opening_says_what_is_wrong(shared: ServerProcess, transport: str, open_
     for options in ({"timeout_s": 0}, {"api_key": "a\nb"}):
         with pytest.raises(InvalidInputError):
             open_there(**options)
+
+
+def test_collections_are_listed_and_dropped(shared: ServerProcess, transport: str) -> None:
+    """As those of a folder."""
+    url = shared.addresses[transport]
+    names = [f"listed-{transport}-{n}" for n in range(2)]
+    for name in names:
+        NoPokeDB(path=url, collection=name, dim=DIM).close()
+    assert [name for name in list_collections(url) if name.startswith(f"listed-{transport}")] == names
+    drop_collection(url, names[0])
+    assert names[0] not in list_collections(url) and names[1] in list_collections(url)
+    with pytest.raises(CollectionNotFoundError):
+        drop_collection(url, names[0])
+    drop_collection(url, names[1])
 
 
 def test_a_closed_or_read_only_handle_refuses(open_there: Callable[..., NoPokeDB]) -> None:

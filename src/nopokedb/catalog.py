@@ -25,8 +25,8 @@ _DROPPED = ".dropped-"
 
 
 def list_collections(path: str | Path, *, api_key: str | None = None) -> list[str]:
-    """Names of the collections in the folder `path`, or on the server there, as far as the key may see them; sorted. They
-    open with `NoPokeDB(path=path, collection=name)`.
+    """Names of the collections in the folder `path`, or on the server there, as far as the key may see them; sorted.
+    They open with `NoPokeDB(path=path, collection=name)`.
 
     A missing folder has none.
     """

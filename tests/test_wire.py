@@ -76,7 +76,7 @@ def test_filters_at_the_limits_are_written_back() -> None:
     assert where_of(And(())) == {} and where_of(None) is None
 
 
-@given(st.text(alphabet=st.one_of(st.sampled_from('ab"„“+-* \u2003'), st.characters(codec="utf-8"))))
+@given(st.text(alphabet='abü"„“+-*: \u2003'))
 @settings(max_examples=150)
 def test_texts_mean_the_same_when_they_are_written_back(text: str) -> None:
     query = parse_text_query(text)

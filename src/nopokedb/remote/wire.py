@@ -52,8 +52,13 @@ def _condition(test: Test) -> dict[str, Any]:
     """What is asked of one field."""
     operand = test.operand
     if isinstance(operand, Range):
-        bounds = {} if operand.low is None else {"$gt" if operand.above else "$gte": operand.low}
-        return bounds if operand.high is None else bounds | {"$lt" if operand.below else "$lte": operand.high}
+        if operand.high is None:
+            return {"$gt" if operand.above else "$gte": operand.low}
+        if operand.low is None:
+            return {"$lt" if operand.below else "$lte": operand.high}
+        # One element of a list lies between both: two operators would be content with two elements.
+        assert not (operand.above or operand.below), operand
+        return {"$between": [operand.low, operand.high]}
     if test.operator == "exists":
         return {"$exists": True}
     return {_OPERATORS[test.operator]: list(operand) if test.operator == "any_of" else operand}

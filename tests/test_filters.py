@@ -19,6 +19,8 @@ from nopokedb.embedded.storage.filter_sql import select_groups, select_labels
 from nopokedb.filters import Filter, each_test, filter_key, holds
 from nopokedb.where import MAX_DEPTH, MAX_NODES, parse_filter
 
+pytestmark = pytest.mark.engines
+
 MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
@@ -232,6 +234,7 @@ def check_many(db: NoPokeDB, maker: Maker, stored: dict[int | str, dict[str, Any
         assert db.count(where) == len(expected), where
 
 
+@pytest.mark.engines(without=("rest", "grpc"))
 def test_sql_agrees_with_the_predicate(
     records: tuple[NoPokeDB, Maker, dict[int | str, dict[str, Any]]],
 ) -> None:

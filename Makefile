@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-frontier bench-growth bench-filters bench-texts bench-server bench-grpc bench-postgres peers crash crash-peers clean
+.PHONY: help demo test test-adapters lint format system-deps bench bench-prepare bench-seed bench-smoke bench-frontier bench-growth bench-filters bench-texts bench-server bench-grpc bench-postgres peers crash crash-peers clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
-	@echo "make test        install what the tests need, lint, type check, run all tests"
+	@echo "make test        install what the tests need, lint, type check, run the tests"
+	@echo "make test-adapters  the tests of the engines beside folders: PostgreSQL, and servers over REST and gRPC"
 	@echo "make lint        style and types only"
 	@echo "make crash       the long crash tests: 2,000 kills, every image of a power cut, 400 real cuts (about an hour)"
 	@echo "make crash-peers the same power cuts for NoPokeDB and for other databases (as root; CUTS=20: half an hour)"
@@ -53,7 +54,11 @@ system-deps:
 
 # On all cores; `python -m pytest FILE` runs one after the other.
 test: system-deps $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines embedded
+
+# The same tests on the other engines, whose servers the tests start themselves, and what only those have.
+test-adapters: system-deps $(VENV)/.installed-test
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines postgres,rest,grpc
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

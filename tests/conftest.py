@@ -76,6 +76,26 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 # --- engines: tests with the mark run once on each -------------------------------------------------------------
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engines", default=",".join(ENGINES), help="run tests on these engines only; those of one kind are embedded"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the engines that were not asked for."""
+    wanted = set(config.getoption("--engines").split(","))
+    assert wanted <= set(ENGINES), f"expected engines of {', '.join(ENGINES)}, got {', '.join(wanted)}"
+    kept = [item for item in items if _engine_of(item) in wanted]
+    config.hook.pytest_deselected(items=[item for item in items if _engine_of(item) not in wanted])
+    items[:] = kept
+
+
+def _engine_of(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return "embedded" if callspec is None else str(callspec.params.get("engine", "embedded"))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test marked `engines` runs on all of them, or on those that the mark names, or on all `without` those; the
     closest mark counts. Without a mark tests are of folders."""

@@ -85,10 +85,9 @@ def _opened(connection: Connection, opening: Opening) -> Collection:
 
 
 def _compare(address: Address, found: Collection, opening: Opening) -> None:
-    """Raise `SettingsMismatchError` for a setting that is given and disagrees. (M, ef_construction and text_language
-    are compared by the server, when it is asked to create the collection.)"""
+    """Raise `SettingsMismatchError` for a setting that is given and disagrees."""
     given: dict[str, Any] = {"dim": opening.dim, "embed": opening.embed}
-    for name in ("space", "index"):
+    for name in ("space", "index", "M", "ef_construction", "text_language"):
         value = opening.settings[name]
         given[name] = None if value == getattr(_DEFAULTS, name) else value
     for name, value in given.items():

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-frontier bench-growth bench-filters bench-texts bench-server bench-postgres peers crash crash-peers clean
+.PHONY: help demo test lint format system-deps bench bench-prepare bench-seed bench-smoke bench-frontier bench-growth bench-filters bench-texts bench-server bench-grpc bench-postgres peers crash crash-peers clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench       search, ingestion, memory and scaling beside every peer (hours for all sizes; QUICK=1: minutes)"
 	@echo "make bench-prepare  only build the databases of make bench, which a busy machine can do"
 	@echo "make bench-server  queries a second over REST beside an echo (about 15 minutes; QUICK=1: two)"
+	@echo "make bench-grpc  the same over gRPC, with load from several processes (about 10 minutes; QUICK=1: one)"
 	@echo "make bench-postgres  the PostgreSQL engine beside code by hand, on the same server (about five minutes)"
 	@echo "make peers       install those other databases into .venv-peers"
 
@@ -125,6 +126,9 @@ bench-prepare: $(VENV)/.installed-bench peers $(if $(QUICK),,bench-texts)
 bench-server: $(VENV)/.installed-test
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq wrk; }
 	$(BIN)/python -m bench.server $(if $(QUICK),--quick) $(ARGS)
+
+bench-grpc: $(VENV)/.installed-test
+	$(BIN)/python -m bench.server.rpc $(if $(QUICK),--quick) $(ARGS)
 
 # ARGS="--dsn postgresql://..." measures on that server; QUICK=1 is a smoke test.
 bench-postgres: $(VENV)/.installed-bench

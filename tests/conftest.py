@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from server.process import ServerProcess
 from servers import Server, programs
 
 from nopokedb import NoPokeDB, NotSupportedError, drop_collection, list_collections
 from nopokedb.embedded import sealing, upkeep
 from nopokedb.embedded.search.curve import Cost
 
-ENGINES = ("embedded", "postgres")
+ENGINES = ("embedded", "postgres", "rest", "grpc")
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
@@ -74,11 +77,13 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test marked `engines` runs on all of them, or on those that the mark names; the closest mark counts. Without a
-    mark tests are of folders."""
+    """A test marked `engines` runs on all of them, or on those that the mark names, or on all `without` those; the
+    closest mark counts. Without a mark tests are of folders."""
     mark = metafunc.definition.get_closest_marker("engines")
     if mark is not None and "engine" in metafunc.fixturenames:
-        metafunc.parametrize("engine", mark.args or ENGINES, indirect=True)
+        without = mark.kwargs.get("without", ())
+        names = [name for name in mark.args or ENGINES if name not in without]
+        metafunc.parametrize("engine", names, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -97,17 +102,32 @@ def postgres() -> Iterator[str]:
         server.remove()
 
 
+@pytest.fixture(scope="session")
+def engine_server() -> Iterator[ServerProcess]:
+    """One server for all tests that run on one, with the library's own limits, as far as it has any. Its folder is in
+    memory where that is possible: that files are synced is tested elsewhere."""
+    flags = (f"--{name}={2**30}" for name in ("max-batch", "max-k", "max-page", "max-queries", "max-filter-bytes"))
+    memory = Path("/dev/shm")
+    folder = tempfile.mkdtemp(prefix="nopokedb-", dir=memory if os.access(memory, os.W_OK) else None)
+    server = ServerProcess(Path(folder) / "collections", *flags, f"--max-body-bytes={2**30}")
+    yield server
+    assert server.stop() == 0
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """The arguments of `NoPokeDB` that name this test's collection on the engine at hand."""
-    if getattr(request, "param", "embedded") == "embedded":
+    kind = getattr(request, "param", "embedded")
+    if kind == "embedded":
         yield {"path": tmp_path / "db"}
         return
-    uri = request.getfixturevalue("postgres")
     name = f"test-{secrets.token_hex(8)}"
-    yield {"path": uri, "collection": name}
-    if name in list_collections(uri):
-        drop_collection(uri, name)
+    place = request.getfixturevalue("postgres" if kind == "postgres" else "engine_server")
+    address = place if kind == "postgres" else place.addresses[kind]
+    yield {"path": address, "collection": name}
+    if name in list_collections(address):
+        drop_collection(address, name)
 
 
 @pytest.fixture

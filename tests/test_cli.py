@@ -270,6 +270,19 @@ def test_info(cli: Run, folder: Path) -> None:
         assert json.loads(cli("info", folder, "--json")[1])["count"] == 3
 
 
+def test_optimize(cli: Run, folder: Path) -> None:
+    """What was deleted gives its space back; beside a writer it is refused."""
+    with NoPokeDB(path=folder) as db:
+        db.delete(0)
+        assert cli("optimize", folder)[0] == 3
+    code, out, _ = cli("optimize", folder, "--json")
+    document = json.loads(out)
+    assert code == 0 and (document["count"], document["indexed"], document["segments"]) == (3, 0, [])
+    assert json.loads(cli("info", folder, "--json")[1])["row_count"] == 3
+    code, out, _ = cli("optimize", folder)
+    assert code == 0 and "3 records, 0 of them in 0 indexes" in out
+
+
 def test_check_and_repair(cli: Run, folder: Path) -> None:
     """0 where nothing is wrong, 1 where something is, 0 after it was repaired."""
     code, out, _ = cli("check", folder)

@@ -18,7 +18,7 @@ from servers import until
 from nopokedb import InvalidInputError, NoPokeDB
 from nopokedb.cli.application import run
 from nopokedb.copying import compare, copy, differences
-from nopokedb.opening import is_postgres
+from nopokedb.postgres.address import is_postgres
 
 pytestmark = pytest.mark.engines("postgres")
 Open = Callable[..., NoPokeDB]

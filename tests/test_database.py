@@ -873,6 +873,7 @@ def test_input_larger_than_256_mib_is_chunked(open_db: Open) -> None:
         assert len(caught.value.committed) == db.count() == 100
 
 
+@pytest.mark.engines(without=("rest", "grpc"))
 def test_chunk_over_the_size_limit_is_refused(db: NoPokeDB, limit_batches: Callable[[int], None]) -> None:
     """A single chunk that is too large cannot be atomic: an error, which names the remedy."""
     limit_batches(1024)
@@ -1157,6 +1158,7 @@ def test_ef_is_honoured_by_handle_and_call(open_db: Open) -> None:
 # --- keeping -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.engines(without=("rest", "grpc"))
 def test_everything_is_there_after_reopening_without_save(open_db: Open) -> None:
     """Each write is durable when it returns; `close` and `save` are no condition."""
     db = open_db(dim=DIM)

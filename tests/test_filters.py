@@ -19,6 +19,8 @@ from nopokedb.embedded.storage.filter_sql import select_groups, select_labels
 from nopokedb.filters import Filter, each_test, filter_key, holds
 from nopokedb.where import MAX_DEPTH, MAX_NODES, parse_filter
 
+pytestmark = pytest.mark.engines
+
 MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
@@ -232,6 +234,7 @@ def check_many(db: NoPokeDB, maker: Maker, stored: dict[int | str, dict[str, Any
         assert db.count(where) == len(expected), where
 
 
+@pytest.mark.engines("embedded")
 def test_sql_agrees_with_the_predicate(
     records: tuple[NoPokeDB, Maker, dict[int | str, dict[str, Any]]],
 ) -> None:
@@ -239,6 +242,7 @@ def test_sql_agrees_with_the_predicate(
     check_many(*records, 1_500)
 
 
+@pytest.mark.engines(without=("postgres",))
 def test_indexes_agree_with_the_predicate(
     records: tuple[NoPokeDB, Maker, dict[int | str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,7 +285,6 @@ def test_what_is_known_is_extended(
                 db.upsert(key, None if action == "update" else [1, 1], stored[key])
 
 
-@pytest.mark.engines
 def test_writes_by_filter(records: tuple[NoPokeDB, Maker, dict[int | str, dict[str, Any]]]) -> None:
     """`delete_many` and `update_many` change exactly the records that pass, as one batch."""
     db, maker, stored = records
@@ -306,7 +309,6 @@ def test_writes_by_filter(records: tuple[NoPokeDB, Maker, dict[int | str, dict[s
     assert {record.id: record.metadata for record in db.scan()} == stored
 
 
-@pytest.mark.engines
 def test_an_empty_filter_deletes_nothing(open_db: Callable[..., NoPokeDB]) -> None:
     """Neither no argument nor an empty filter means everything."""
     db = open_db(dim=2)
@@ -324,7 +326,6 @@ def test_an_empty_filter_deletes_nothing(open_db: Callable[..., NoPokeDB]) -> No
     assert db.delete_many(where={"$id": {"$exists": True}}) == 1
 
 
-@pytest.mark.engines
 def test_facet(records: tuple[NoPokeDB, Maker, dict[int | str, dict[str, Any]]]) -> None:
     """Counts of each value, the most frequent first, lists by element, with and without a filter."""
     db, maker, stored = records
@@ -358,7 +359,6 @@ def test_facet(records: tuple[NoPokeDB, Maker, dict[int | str, dict[str, Any]]])
             assert db.facet(field, where, limit=3) == found[:3]
 
 
-@pytest.mark.engines
 def test_scan_in_the_order_of_a_field(open_db: Callable[..., NoPokeDB]) -> None:
     """Numbers, then strs, then booleans; missing last and ties by id, either way; cursors go on behind a record."""
     db = open_db(dim=2)
@@ -382,7 +382,6 @@ def test_scan_in_the_order_of_a_field(open_db: Callable[..., NoPokeDB]) -> None:
         db.scan(order_by="v", after=5)
 
 
-@pytest.mark.engines
 def test_scan_with_a_filter_pages(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """Filtered scans are in id order and continue behind an id, whether few or many pass."""
     db = open_db(dim=2)
@@ -392,7 +391,6 @@ def test_scan_with_a_filter_pages(open_db: Callable[..., NoPokeDB], rng: np.rand
         assert [r.id for r in db.scan(where, after=450, limit=7)] == [i for i in ids if i > 450][:7]
 
 
-@pytest.mark.engines
 def test_indexes_survive_and_are_told(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """Declared at creation, made later, dropped: `stats` says so, also after reopening and to readers."""
     db = open_db(dim=2, indexed_fields=("year", "author.name"))
@@ -412,6 +410,7 @@ def test_indexes_survive_and_are_told(open_db: Callable[..., NoPokeDB], rng: np.
     assert open_db().count({"year": 3}) == 14
 
 
+@pytest.mark.engines(without=("postgres",))
 def test_fields_that_filters_use_often_are_indexed(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """After some different filters on a field of many records, an index is there by itself."""
     db = open_db(dim=2)

@@ -524,6 +524,7 @@ def test_the_table_of_what_is_not_supported_is_true(open_db: Open, engine: dict[
         "durability": lambda: NoPokeDB(dim=2, path=engine["path"], collection="x", durability="os"),
         "max_memory": lambda: NoPokeDB(dim=2, path=engine["path"], collection="x", max_memory=1),
         "dim": lambda: NoPokeDB(dim=16_001, path=engine["path"], collection="x"),
+        "api_key": lambda: NoPokeDB(dim=2, path=engine["path"], collection="x", api_key="key"),
         "distributed": lambda: NoPokeDB(dim=2, path=engine["path"], collection="x", distributed=True),
         "text": lambda: db.add([1, 2], text=" ".join(f"w{number}" for number in range(110_000))),
         "M": lambda: NoPokeDB(dim=2, path=engine["path"], collection="x", M=101),
@@ -558,7 +559,7 @@ def has_citus(engine: dict[str, Any]) -> bool:
 
 
 def test_a_folder_waits_for_no_server(tmp_path: Path) -> None:
-    for options in ({"distributed": True}, {"timeout_s": 5}):
+    for options in ({"distributed": True}, {"timeout_s": 5}, {"api_key": "key"}):
         with pytest.raises(NotSupportedError, match="folder"):
             NoPokeDB(dim=1, path=tmp_path / "db", **options)  # type: ignore[arg-type]
     for wrong in (0, -1, True, "5", float("nan")):

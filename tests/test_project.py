@@ -64,6 +64,9 @@ FORBIDDEN = [
     ("nopokedb", "urllib.request", "nothing is fetched"),
     ("nopokedb.embedded", "socket", "nothing is fetched"),
     ("nopokedb.cli", "socket", "nothing is fetched"),
+    ("nopokedb.embedded", "nopokedb.remote", "a folder is opened without a server"),
+    ("nopokedb.remote", "nopokedb.embedded", "a client needs no native library"),
+    ("nopokedb.remote", "nopokedb.database", "engines stand below the class that checks"),
 ]
 
 
@@ -149,7 +152,8 @@ def test_files_stay_small() -> None:
 
 def test_importing_is_light() -> None:
     """`import nopokedb` loads no native library but NumPy's."""
-    code = "import sys, nopokedb; print([m for m in ('faiss', 'apsw', 'tqdm', 'psycopg') if m in sys.modules])"
+    heavy = ("faiss", "apsw", "tqdm", "psycopg", "httpx", "grpc", "google.protobuf")
+    code = f"import sys, nopokedb; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

@@ -76,13 +76,15 @@ def bodies(queries: Floats, case: Case) -> Path:
 
 
 @contextmanager
-def process(*command: str) -> Iterator[str]:
-    """A server process; the address that it prints."""
+def process(*command: str, last: str | None = None) -> Iterator[str]:
+    """A server process; the address that it prints, or all that it prints up to a line."""
     with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
-        line = started.stdout.readline()
+        said = started.stdout.readline()
+        while last is not None and said.splitlines()[-1] != last:
+            said += started.stdout.readline()
         try:
-            yield line.split()[-1].rstrip("/")
+            yield said.split()[-1].rstrip("/") if last is None else said
         finally:
             started.terminate()
 
@@ -101,7 +103,7 @@ def measure(case: Case, count: int, queries: Floats, connections: int, seconds: 
     file = bodies(queries, case)
     answers: list[dict[str, Any]] = []
     echoes: list[dict[str, Any]] = []
-    serve = ("-m", "nopokedb", "serve", str(FOLDER / "collections"), "--port", "0")
+    serve = ("-m", "nopokedb", "serve", str(FOLDER / "collections"), "--port", "0", "--grpc-port", "-1")
     with process(*serve) as address, process("-m", "bench.server.echo") as echo:
         target = f"{address}/v1/collections/c{count}/query"
         load(target, file, connections, min(2, seconds))

@@ -1,10 +1,12 @@
-"""Folders and databases of collections: list them, drop one."""
+"""Folders, databases and servers of collections: list them, drop one."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nopokedb.errors import (
     CollectionNotFoundError,
@@ -13,19 +15,23 @@ from nopokedb.errors import (
     NeedsRecoveryError,
     NewerFormatError,
 )
-from nopokedb.opening import check_name, is_postgres, require_postgres, resolve_folder
+from nopokedb.opening import TIMEOUT_S, check_connection, check_name, refuse_key, resolve_folder
+from nopokedb.postgres.address import is_postgres, require_driver
+from nopokedb.remote.address import Address, is_address, parse_address
 
 _DROPPED = ".dropped-"
 """How folders begin that are being deleted. No collection can have such a name."""
 
 
-def list_collections(path: str | Path) -> list[str]:
-    """Names of the collections in the folder `path`, sorted; they open with `NoPokeDB(path=path, collection=name)`.
-
-    A missing folder has none. With a PostgreSQL address: the collections in that database.
+def list_collections(path: str | Path, *, api_key: str | None = None) -> list[str]:
+    """Names of the collections in the folder or database `path`, or on the server there, as far as the key may see
+    them; sorted. They open with `NoPokeDB(path=path, collection=name)`. A missing folder has none.
     """
+    if is_address(path):
+        return _ask_server(parse_address(str(path)), api_key, "list")  # type: ignore[no-any-return]
+    refuse_key(api_key)
     if is_postgres(path):
-        require_postgres()
+        require_driver()
         from nopokedb.postgres import catalog
 
         return catalog.list_collections(str(path))
@@ -35,18 +41,22 @@ def list_collections(path: str | Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.name[0] != "." and _is_collection(entry))
 
 
-def drop_collection(path: str | Path, name: str) -> None:
-    """Delete the collection `name` in the folder or database `path`, with all its records.
+def drop_collection(path: str | Path, name: str, *, api_key: str | None = None) -> None:
+    """Delete the collection `name` in the folder or database `path`, or on the server there, with all its records.
 
     Raises `CollectionNotFoundError` if there is none, `DatabaseLockedError` if a writer has it open.
     """
+    if is_address(path):
+        _ask_server(replace(parse_address(str(path)), collection=check_name(name)), api_key, "drop")
+        return
+    refuse_key(api_key)
     from nopokedb.embedded.storage.files import sync_folder
     from nopokedb.embedded.storage.lock import WriterLock
 
     if not isinstance(name, str):
         raise InvalidInputError(f"expected the name of a collection, got {name!r}")
     if is_postgres(path):
-        require_postgres()
+        require_driver()
         from nopokedb.postgres import catalog
 
         catalog.drop_collection(str(path), check_name(name))
@@ -63,6 +73,19 @@ def drop_collection(path: str | Path, name: str) -> None:
         lock.abandon()
     for left in folder.parent.glob(_DROPPED + "*"):
         shutil.rmtree(left)
+
+
+def _ask_server(address: Address, api_key: str | None, operation: str) -> Any:
+    """One question to a server, outside of any handle."""
+    from nopokedb.remote.engine import Connection
+    from nopokedb.remote.opening import make_transport
+
+    check_connection(api_key, TIMEOUT_S)
+    connection = Connection(make_transport(address, api_key), address, TIMEOUT_S)
+    try:
+        return connection.ask(operation)
+    finally:
+        connection.close()
 
 
 def _is_collection(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""From one engine to another: copy a collection, and compare how both answer. Folders and PostgreSQL, either way.
+"""From one engine to another: copy a collection, and compare how both answer. Folders, PostgreSQL, servers.
 
 Records are read in the order of their ids from one state of the source and written in atomic batches, so what a copy
 that was killed leaves is the beginning of the source: `resume` goes on behind the last id. Not copied: snapshots,
@@ -21,7 +21,7 @@ import orjson
 from nopokedb.database import NoPokeDB
 from nopokedb.embed import MODELS
 from nopokedb.errors import CollectionNotFoundError, InvalidInputError, NotSupportedError
-from nopokedb.opening import is_postgres
+from nopokedb.postgres.address import is_postgres
 from nopokedb.records import Id, Part, Record, Vectors
 
 Advance = Callable[[int, float | None], object]
@@ -99,7 +99,8 @@ def copy(
 ) -> CopyReport:
     """Copy the collection at `source` to `target`, which must have no records unless `resume` is set.
 
-    A PostgreSQL address names the collection at its end: `postgresql://user@host/database#collection`. The source
+    An address names the collection at its end: `postgresql://user@host/database#collection`,
+    `http://host:port/collection`. The source
     may have a writer; what that writes meanwhile is not copied.
     """
     with ExitStack() as opened:

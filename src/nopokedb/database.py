@@ -9,29 +9,16 @@ from types import TracebackType
 from typing import Any
 
 from nopokedb.batch import Batch
-from nopokedb.embed import Model, make_embedder, stored_embedder
+from nopokedb.embed import Model
 from nopokedb.engine import Engine, Stats, Write
-from nopokedb.errors import (
-    ClosedError,
-    InvalidInputError,
-    NotSupportedError,
-)
+from nopokedb.errors import ClosedError, InvalidInputError
 from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records, write_all
 from nopokedb.keeping import Keeping
-from nopokedb.opening import (
-    TIMEOUT_S,
-    check_arguments,
-    check_timeout,
-    is_postgres,
-    open_engine,
-    open_postgres,
-    resolve_folder,
-    resolve_postgres,
-)
+from nopokedb.opening import TIMEOUT_S, Opening, check_arguments, check_connection, open_place, resolve_place
 from nopokedb.plan import Plan
 from nopokedb.question import MAX_EF, Asker, check_fields, indexable
 from nopokedb.reading import MISSING, Reading, one_id
-from nopokedb.recall import Recall, measure
+from nopokedb.recall import Recall
 from nopokedb.records import (
     Durability,
     Id,
@@ -55,14 +42,15 @@ class NoPokeDB(Reading, Keeping):
             exist.
         max_elements: how many records are expected. A hint; the collection grows without limit.
         path: the folder, created with its parents if `dim` is given; or a PostgreSQL address,
-            `postgresql://user@host/database` (extra "postgres", docs/engines.md).
+            `postgresql://user@host/database` (extra "postgres", docs/engines.md); or the address of a server, such as
+            "http://127.0.0.1:7331" or "grpc://127.0.0.1:7332" (extras "client", "grpc", docs/clients.md).
         space: "cosine" (distance 1 - cos), "l2" (squared Euclidean) or "ip" (1 - dot product). Left at its
             default without `dim`, the stored one holds.
         M, ef_construction: shape of HNSW graphs (links per node; candidates while building). Other values than the
             defaults select HNSW under index="auto".
         ef: length of the candidate list before exact reranking, honoured exactly, at least k. None: as long as
             measured to reach a recall of 0.99.
-        collection: name of a folder below `path`, or of a collection in the database.
+        collection: name of a folder below `path`, or of a collection in the database or on the server.
         index: "auto" (a scan of short codes, a graph when the collection is large), "exact", "scan", "graph" or
             "hnsw".
         indexed_fields: fields of the metadata to keep an index on (`create_index`); of an existing collection, some of
@@ -75,7 +63,8 @@ class NoPokeDB(Reading, Keeping):
         read_only: look, do not write; `refresh()` moves forward to what the writer has published.
         max_memory: bytes that indexes may hold in memory beside the mapped vectors. What does not fit is searched
             exactly.
-        timeout_s: seconds that a call may wait for a PostgreSQL server, retries included.
+        timeout_s: seconds that one call may wait for a server of either kind, retries included.
+        api_key: a key of the NoPokeDB server, where `path` is the address of one.
         distributed: shard a new PostgreSQL collection with Citus; without, it is sharded where there are workers.
 
     Raises:
@@ -85,6 +74,7 @@ class NoPokeDB(Reading, Keeping):
         DatabaseLockedError: another handle has it open for writing.
         NeedsRecoveryError: read-only, and the last writer did not close.
         CorruptionError: stored bytes are damaged.
+        UnavailableError: the server cannot be reached.
     """
 
     def __init__(
@@ -106,49 +96,41 @@ class NoPokeDB(Reading, Keeping):
         read_only: bool = False,
         max_memory: int | None = None,
         timeout_s: float = TIMEOUT_S,
+        api_key: str | None = None,
         distributed: bool = False,
     ) -> None:
         dim = check_arguments(dim, max_elements, max_memory, space, index, durability, M, ef_construction)
         self.ef = None if ef is None else check_int("ef", ef, 1, MAX_EF)
         self.max_elements = max_elements
         self.M, self.ef_construction = M, ef_construction
-        timeout_s = check_timeout(timeout_s)
+        timeout_s = check_connection(api_key, timeout_s)
         fields = [indexable(field) for field in check_fields(indexed_fields)]
-        remote = resolve_postgres(path, collection) if is_postgres(path) else None
-        folder = None if remote else resolve_folder(path, collection)
-        if timeout_s != TIMEOUT_S and not remote:
-            raise NotSupportedError("expected timeout_s only with a PostgreSQL address: a folder waits for no server")
-        if distributed and not remote:
-            raise NotSupportedError(
-                "expected distributed=True only with a PostgreSQL address: a folder is on one machine"
-            )
-        embedder = None if embed is None else make_embedder(embed)
-        if embedder is not None and dim is not None and dim != embedder.dim:
-            raise InvalidInputError(
-                f"expected dim={embedder.dim}, the dimension of the model {embedder.name!r}, got dim={dim}"
-            )
-        settings: dict[str, Any] = {"space": space, "M": M, "ef_construction": ef_construction, "index": index}
-        settings["text_language"] = text_language
+        place = resolve_place(path, collection)
+        self.path = str(place)
+        settings = {
+            "space": space,
+            "M": M,
+            "ef_construction": ef_construction,
+            "index": index,
+            "text_language": text_language,
+        }
+        opening = Opening(
+            dim=dim,
+            embed=embed,
+            fields=fields,
+            settings=settings,
+            durability=durability,
+            read_only=bool(read_only),
+            max_memory=max_memory,
+            max_elements=max_elements,
+            api_key=api_key,
+            timeout_s=timeout_s,
+            distributed=bool(distributed),
+        )
         self._engine: Engine
-        if remote:
-            engine = open_postgres(
-                *remote,
-                dim,
-                embedder,
-                {**settings, "distributed": bool(distributed), "indexed_fields": tuple(fields)},
-                read_only=bool(read_only),
-                timeout_s=timeout_s,
-                durability=durability,
-                max_memory=max_memory,
-            )
-            self._engine, self.path = engine, engine.shown
-        else:
-            assert folder is not None
-            self.path = str(folder)
-            self._engine = open_engine(folder, dim, embedder, fields, settings, durability, bool(read_only), max_memory)
+        self._engine, embed_texts = open_place(place, opening)
         self.dim: int = self._engine.dim
         self.space: str = self._engine.space
-        embed_texts = embedder or stored_embedder(self._engine.embed_name, self._engine.embed_fingerprint)
         self._intake = Intake(self.dim, self.space, embed_texts)
         self._asker = Asker(self.dim, self.space, embed_texts)
 
@@ -303,7 +285,7 @@ class NoPokeDB(Reading, Keeping):
             where: a filter for all queries, and for the records that they are made of.
             queries: vectors to ask in place of a sample, shape (n, dim).
         """
-        return measure(self._engine, self._asker.sample(queries, k, self.ef, where, sample), sample)
+        return self._engine.measure_recall(self._asker.sample(queries, k, self.ef, where, sample), sample)
 
     # --- keeping ---------------------------------------------------------------------------------------------
 

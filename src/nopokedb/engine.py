@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from nopokedb.backups import Backup
 from nopokedb.filters import Filter, Scalar
@@ -18,6 +18,9 @@ from nopokedb.plan import Plan
 from nopokedb.problems import Problem
 from nopokedb.records import Group, Hit, Id, Part, Record, Vectors
 from nopokedb.text_query import TextQuery
+
+if TYPE_CHECKING:
+    from nopokedb.recall import Recall
 
 DEFAULT_RECALL = 0.99
 """What a query reaches when nothing is said."""
@@ -242,12 +245,12 @@ class Engine(Moment, Protocol):
         """Answer one question, and say how."""
         ...
 
-    def answer_together(self, queries: Sequence[Query]) -> list[tuple[list[Answer], float]]:
-        """The answers to several plain queries on one state of the collection, and the milliseconds of each."""
-        ...
-
     def sample(self, count: int, where: Filter | None) -> tuple[list[Id], Vectors]:
         """Ids and vectors (n, dim) of up to `count` records that pass the filter, chosen by chance."""
+        ...
+
+    def measure_recall(self, query: Query, sample: int) -> Recall:
+        """The recall of this query's settings: on its vectors, or where it has none on a sample of what is stored."""
         ...
 
     def create_index(self, path: tuple[str, ...]) -> None: ...

@@ -203,7 +203,7 @@ def which_records(ids: Iterable[Id] | None, where: Where) -> tuple[Filter | None
 def write_all(engine: Engine, writes: Iterable[Write], columns: Columns, progress: bool) -> list[Id]:
     """Write one atomic batch after the other; the ids of all. An error carries those of the batches before it."""
     committed: list[Id] = []
-    with progress_bar(columns.length(), wanted=progress) as bar:
+    with progress_bar(columns.length() if progress else None, wanted=progress) as bar:
         try:
             for write in writes:
                 ids = engine.write([write])[0]

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nopokedb.errors import InvalidInputError, NotSupportedError
-from nopokedb.opening import is_postgres, resolve_folder
+from nopokedb.opening import resolve_folder
+from nopokedb.postgres.address import is_postgres
 from nopokedb.problems import Problem
+from nopokedb.remote.address import is_address
 
 
 def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Problem]:
@@ -16,7 +18,8 @@ def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Pro
     Writers are kept out while it runs. A folder that has a writer raises `DatabaseLockedError`: call `check` on a
     handle instead.
 
-    With a PostgreSQL address (`postgresql://...#collection`) it is what `check` on a handle does, without repair.
+    With the address of a collection in PostgreSQL (`postgresql://...#collection`) or on a server
+    (`http://host:port/collection`) it is what `check` on a handle does, without repair.
 
     Args:
         repair: rebuild what is derived, restore what the log, a checksum or another file still proves, retire records
@@ -27,11 +30,12 @@ def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Pro
 
     Raises: `CollectionNotFoundError`, `NotADatabaseError`, `DatabaseLockedError`; never for damage, which is reported.
     """
-    if is_postgres(path):
+    if is_postgres(path) or is_address(path):
         from nopokedb.database import NoPokeDB
 
         if repair:
-            raise NotSupportedError("repair=True is not supported by the engine PostgreSQL: use the server's own tools")
+            instead = "use PostgreSQL's own tools" if is_postgres(path) else "stop the server and check the folder"
+            raise NotSupportedError(f"repair=True is supported for folders only: {instead}")
         with NoPokeDB(path=path, read_only=True) as db:
             return db.check(deep=bool(deep))
     from nopokedb.embedded.repair import check_folder_alone

@@ -1,24 +1,29 @@
-"""From the arguments of `NoPokeDB` to an open engine: which folder, which settings, which model."""
+"""From the arguments of `NoPokeDB` to an open engine: which folder, database or server, which settings, which model."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias, TypeVar
 
-from nopokedb.distribution import install_hint
-from nopokedb.embed import Embedder
+from nopokedb.embed import Embedder, make_embedder, stored_embedder
 from nopokedb.engine import Engine
 from nopokedb.errors import InvalidInputError, NotSupportedError
-from nopokedb.records import MAX_DIM, Durability, IndexKind, Space, check_choice, check_int, shown
+from nopokedb.postgres.address import Database, is_postgres, parse_database
+from nopokedb.records import MAX_DIM, Durability, IndexKind, Space, Vectors, check_choice, check_int, shown
+from nopokedb.remote.address import Address, is_address, parse_address
 
-if TYPE_CHECKING:
-    from nopokedb.postgres.engine import PostgresEngine
+Embed: TypeAlias = Callable[[Sequence[str]], Vectors]
+"""Turns n texts into vectors of shape (n, dim)."""
+Place: TypeAlias = Path | Database | Address
+"""Where a collection is: which engine it has follows from it."""
+_Named = TypeVar("_Named", Database, Address)
 
 TIMEOUT_S = 30.0
 _MAX_TIMEOUT_S = 86_400.0
-_POSTGRES = ("postgresql://", "postgres://")
 _MAX_M, _MAX_EF_CONSTRUCTION = 256, 10_000
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
@@ -47,30 +52,114 @@ def check_arguments(
     return checked
 
 
-def open_engine(
-    folder: Path,
-    dim: int | None,
-    embedder: Embedder | None,
-    fields: list[tuple[str, ...]],
-    settings: dict[str, Any],
-    durability: str,
-    read_only: bool,
-    max_memory: int | None,
-) -> Engine:
-    """The engine for a path, with its collection created or opened."""
-    # Imported here: `import nopokedb` stays quick, native libraries load with the first open.
-    from nopokedb.embedded.engine import EmbeddedEngine
-    from nopokedb.embedded.migration import migrate
-    from nopokedb.embedded.recovery import check_folder, require_collection
-    from nopokedb.embedded.search.analysis import LANGUAGES
-    from nopokedb.embedded.storage.manifest import Settings
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a handle is opened with, checked as far as that goes without a look at the collection."""
 
-    language = settings["text_language"]
+    dim: int | None
+    embed: object
+    """The name of a model, or a callable, or None."""
+    fields: list[tuple[str, ...]]
+    settings: dict[str, Any]
+    durability: str
+    read_only: bool
+    max_memory: int | None
+    max_elements: int | None
+    api_key: str | None
+    timeout_s: float
+    distributed: bool
+
+
+def resolve_place(path: str | Path, collection: str | None) -> Place:
+    """Where the collection is: a folder, a PostgreSQL database, or a server."""
+    if is_postgres(path):
+        return _with_collection(parse_database(str(path)), collection, "behind a '#' at the end")
+    if is_address(path):
+        return _with_collection(parse_address(str(path)), collection, "behind the port")
+    return resolve_folder(path, collection)
+
+
+def _with_collection(place: _Named, collection: str | None, where: str) -> _Named:
+    """The place with the name that was given in one of the two ways."""
+    if bool(place.collection) == (collection is not None):
+        given = "both" if collection is not None else "neither"
+        raise InvalidInputError(f"expected collection=, or its name {where}, with the address {place}, got {given}")
+    return replace(place, collection=check_name(place.collection or collection))
+
+
+def open_place(place: Place, opening: Opening) -> tuple[Engine, Embed | None]:
+    """The engine of a place, and what turns texts into vectors there, where something does."""
+    _refuse_pointless(place, opening)
+    if isinstance(place, Address):
+        from nopokedb.remote.opening import open_remote
+
+        return open_remote(place, opening)
+    embedder = None if opening.embed is None else make_embedder(opening.embed)
+    if embedder is not None and opening.dim is not None and opening.dim != embedder.dim:
+        raise InvalidInputError(
+            f"expected dim={embedder.dim}, the dimension of the model {embedder.name!r}, got dim={opening.dim}"
+        )
+    _check_language(opening.settings["text_language"])
+    engine: Engine
+    if isinstance(place, Database):
+        from nopokedb.postgres.opening import open_postgres
+
+        engine = open_postgres(place, opening, embedder)
+    else:
+        engine = _open_folder(place, opening, embedder)
+    return engine, embedder or stored_embedder(engine.embed_name, engine.embed_fingerprint)
+
+
+def _refuse_pointless(place: Place, opening: Opening) -> None:
+    """Raise for what means nothing at this kind of place."""
+    if opening.distributed and not isinstance(place, Database):
+        where = "a folder is" if isinstance(place, Path) else "what a server keeps is"
+        raise NotSupportedError(f"expected distributed=True only with a PostgreSQL address: {where} on one machine")
+    if not isinstance(place, Address):
+        refuse_key(opening.api_key)
+    if opening.timeout_s != TIMEOUT_S and isinstance(place, Path):
+        raise NotSupportedError("expected timeout_s only with the address of a server: a folder waits for none")
+
+
+def refuse_key(api_key: object) -> None:
+    """Raise for a key that nobody would look at."""
+    if api_key is not None:
+        raise NotSupportedError(
+            "expected api_key only with the address of a NoPokeDB server: a folder asks for none, and PostgreSQL has "
+            "passwords"
+        )
+
+
+def check_connection(api_key: object, timeout_s: object) -> float:
+    """What only servers are asked with; the seconds that a call may wait for one."""
+    if api_key is not None and not (isinstance(api_key, str) and api_key.isascii() and api_key.isprintable()):
+        raise InvalidInputError(f"expected api_key to be a str of printable ASCII, got {type(api_key).__name__}")
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s <= _MAX_TIMEOUT_S:
+        raise InvalidInputError(
+            f"expected timeout_s to be a number of seconds above 0, at most {_MAX_TIMEOUT_S:g}, got {shown(timeout_s)}"
+        )
+    return float(timeout_s)
+
+
+def _check_language(language: object) -> None:
+    from nopokedb.embedded.search.analysis import LANGUAGES
+
     if language not in LANGUAGES:
         raise InvalidInputError(
             f"expected text_language to be one of {', '.join(map(repr, LANGUAGES))}, got {language!r:.80}"
         )
-    if not read_only:
+
+
+def _open_folder(folder: Path, opening: Opening, embedder: Embedder | None) -> Engine:
+    """The engine for a folder, with its collection created or opened."""
+    # Imported here: `import nopokedb` stays quick, native libraries load with the first open.
+    from nopokedb.embedded.engine import EmbeddedEngine
+    from nopokedb.embedded.migration import migrate
+    from nopokedb.embedded.recovery import check_folder, require_collection
+    from nopokedb.embedded.storage.manifest import Settings
+
+    dim, settings = opening.dim, dict(opening.settings)
+    if not opening.read_only:
         migrate(folder)
     stored = check_folder(folder)
     if stored is not None and embedder is not None:
@@ -88,90 +177,11 @@ def open_engine(
     return EmbeddedEngine(
         folder,
         settings=Settings(dim, **settings),
-        indexed_fields=fields,
-        durability=durability,
-        read_only=read_only,
-        max_memory=max_memory,
+        indexed_fields=opening.fields,
+        durability=opening.durability,
+        read_only=opening.read_only,
+        max_memory=opening.max_memory,
     )
-
-
-def check_timeout(value: object) -> float:
-    """Seconds that a call may wait for a server."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_TIMEOUT_S:
-        raise InvalidInputError(f"expected timeout_s to be a number above 0, in seconds, got {shown(value)}")
-    return float(value)
-
-
-def is_postgres(path: object) -> bool:
-    """Whether the path is the address of a PostgreSQL database."""
-    return isinstance(path, str) and path.startswith(_POSTGRES)
-
-
-def resolve_postgres(path: str | Path, collection: str | None) -> tuple[str, str]:
-    """The checked address of a database, and the checked name of a collection in it."""
-    require_postgres()
-    from nopokedb.postgres.connections import check_uri
-
-    uri, _, name = str(path).rpartition("#")
-    if not uri or not _COLLECTION_NAME.fullmatch(name):  # a `#` in a password, or none
-        uri, name = str(path), ""
-    elif collection is not None:
-        raise InvalidInputError(f"expected the collection in the address or as collection=, got {name!r} and another")
-    check_uri(uri)
-    if not name and collection is None:
-        raise InvalidInputError(
-            "expected collection= beside a PostgreSQL address, or #collection at its end, got neither"
-        )
-    return uri, check_name(name or collection)
-
-
-def require_postgres() -> None:
-    """Say how to install the engine where its driver is missing."""
-    try:
-        import psycopg_pool  # noqa: F401  # needs psycopg itself
-    except ImportError as error:
-        raise ImportError(f"a PostgreSQL address needs psycopg: {install_hint('postgres')}") from error
-
-
-def open_postgres(
-    uri: str,
-    name: str,
-    dim: int | None,
-    embedder: Embedder | None,
-    settings: dict[str, Any],
-    *,
-    read_only: bool,
-    timeout_s: float,
-    durability: str,
-    max_memory: int | None,
-) -> PostgresEngine:
-    """The engine for an address, with its collection created or opened."""
-    from nopokedb.embedded.search.analysis import LANGUAGES
-    from nopokedb.postgres.engine import open_engine as open_
-
-    if settings["text_language"] not in LANGUAGES:
-        raise InvalidInputError(
-            f"expected text_language to be one of {', '.join(map(repr, LANGUAGES))}, got "
-            f"{settings['text_language']!r:.80}"
-        )
-    if durability != "full":
-        raise NotSupportedError(
-            "expected durability='full' with the engine PostgreSQL, whose settings decide what a commit survives, got "
-            f"{durability!r}"
-        )
-    if max_memory is not None:
-        raise NotSupportedError("expected no max_memory with the engine PostgreSQL, whose server holds the indexes")
-    if embedder is not None:
-        dim = embedder.dim
-        settings |= {"embed_name": embedder.name, "embed_fingerprint": tuple(embedder.fingerprint)}
-    engine = open_(uri, name, settings={"dim": dim or 0, **settings}, dim=dim, read_only=read_only, timeout_s=timeout_s)
-    try:
-        if embedder is not None:
-            embedder.check(engine.embed_name, engine.embed_fingerprint)
-    except BaseException:
-        engine.close()
-        raise
-    return engine
 
 
 def resolve_folder(path: str | Path, collection: str | None) -> Path:
@@ -180,12 +190,10 @@ def resolve_folder(path: str | Path, collection: str | None) -> Path:
         raise InvalidInputError(f"expected path to be a str or a Path, got {type(path).__name__} {path!r:.80}")
     text = str(path)
     if "://" in text:
-        raise InvalidInputError(f"expected path to be a folder, got {text!r}")
+        raise InvalidInputError(f"expected path to be a folder or the address of a server, got {text!r}")
     if not text or "\0" in text:
         raise InvalidInputError(f"expected path to be a folder, got {text!r}")
-    if collection is None:
-        return Path(path)
-    return Path(path) / check_name(collection)
+    return Path(path) if collection is None else Path(path) / check_name(collection)
 
 
 def check_name(collection: object) -> str:

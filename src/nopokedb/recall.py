@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from nopokedb.engine import Engine, Query
+from nopokedb.engine import Answer, Query
 from nopokedb.errors import InvalidInputError
-from nopokedb.records import MIN_COSINE_NORM, Group, Hit, Vectors
+from nopokedb.filters import Filter
+from nopokedb.records import MIN_COSINE_NORM, Group, Hit, Id, Vectors
 
 _Z = 1.959964
 """95 % of a normal distribution lie within so many standard deviations."""
@@ -47,7 +50,22 @@ class Recall:
         )
 
 
-def measure(engine: Engine, query: Query, sample: int) -> Recall:
+class Measurable(Protocol):
+    """What the measurement asks of an engine."""
+
+    @property
+    def space(self) -> str: ...
+
+    def answer_together(self, queries: Sequence[Query]) -> list[tuple[list[Answer], float]]:
+        """The answers to several plain queries on one state of the collection, and the milliseconds of each."""
+        ...
+
+    def sample(self, count: int, where: Filter | None) -> tuple[list[Id], Vectors]:
+        """Ids and vectors (n, dim) of up to `count` records that pass the filter, chosen by chance."""
+        ...
+
+
+def measure(engine: Measurable, query: Query, sample: int) -> Recall:
     """The recall of this query's settings: on its vectors, or where it has none on a sample of what is stored."""
     space = engine.space
     given = query.vectors is not None
@@ -81,7 +99,7 @@ def _split(query: Query) -> list[tuple[Query, object]]:
     return [(replace(query, vectors=vector[None, :]), None) for vector in query.vectors]
 
 
-def _sampled(engine: Engine, query: Query, sample: int) -> list[tuple[Query, object]]:
+def _sampled(engine: Measurable, query: Query, sample: int) -> list[tuple[Query, object]]:
     """Questions half of which are stored vectors, whose own records are no answers, and half points between two: a
     quarter between a record and one of its neighbours, a quarter between records by chance, which are as far from
     everything as a question is from the documents that answer it."""

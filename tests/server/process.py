@@ -37,7 +37,19 @@ class ServerProcess:
         trust: Path | None = None,
     ) -> None:
         self.log = folder.parent / f"{folder.name}.log"
-        command = [sys.executable, "-m", "nopokedb", "serve", str(folder), "--port", "0", "--json", *flags]
+        command = [
+            sys.executable,
+            "-m",
+            "nopokedb",
+            "serve",
+            str(folder),
+            "--port",
+            "0",
+            "--grpc-port",
+            "0",
+            "--json",
+            *flags,
+        ]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NOPOKEDB_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -144,13 +144,13 @@ def test_libraries_are_what_npm_has() -> None:
 
 def test_records_by_chance(server: ServerProcess) -> None:
     """What the map is made of: so many, each once, within a filter, with vectors; limits hold."""
-    found = server.call("POST", "/clusters/sample", {"count": 50, "include": ["metadata", "vector"]})["records"]
+    found = server.call("POST", "/clusters/sample", {"size": 50, "include": ["metadata", "vector"]})["records"]
     assert len({record["id"] for record in found}) == 50 and len(found[0]["vector"]) == DIM
-    again = server.call("POST", "/clusters/sample", {"count": 50})["records"]
+    again = server.call("POST", "/clusters/sample", {"size": 50})["records"]
     assert [record["id"] for record in found] != [record["id"] for record in again]
-    some = server.call("POST", "/clusters/sample", {"count": 500, "where": {"topic": "t1"}})["records"]
+    some = server.call("POST", "/clusters/sample", {"size": 500, "where": {"topic": "t1"}})["records"]
     assert len(some) == 80 and {record["metadata"]["topic"] for record in some} == {"t1"}
-    for wrong in ({"count": 0}, {"count": 10**6}, {"where": {"$x": 1}}, {"nope": 1}):
+    for wrong in ({"size": 0}, {"size": 10**6}, {"where": {"$x": 1}}, {"nope": 1}):
         assert server.request("POST", "/clusters/sample", wrong).status_code in (400, 422), wrong
 
 

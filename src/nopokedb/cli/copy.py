@@ -20,7 +20,7 @@ from nopokedb.copying import copy as run_copy
 @click.option("--resume", is_flag=True, help="Go on with a copy that was stopped.")
 @json_option
 def copy(source: str, target: str, verify: bool, resume: bool, json: bool) -> int:
-    """Copy the collection SOURCE to TARGET: folders, and postgresql://user@host/database#collection, either way."""
+    """Copy SOURCE to TARGET: folders, postgresql://user@host/database#collection, http://host:7331/collection."""
     output = Output(json=json)
     with output.measured(f"copying {'' if '://' in source else source}", "records") as advance:
         report = run_copy(source, target, verify=verify, resume=resume, advance=advance)

@@ -41,6 +41,13 @@ def _limits(command: F) -> F:
 @click.argument("path", type=_FOLDER, envvar="NOPOKEDB_PATH")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need keys.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7331, show_default=True, help="Port of REST; 0: any.")
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(-1, 65535),
+    default=7332,
+    show_default=True,
+    help="Port of gRPC; 0: any; -1: no gRPC.",
+)
 @click.option("--keys", type=_FILE, help="The keys file (`nopokedb keys`), read again on SIGHUP.")
 @click.option("--api-key", help="One admin key. Better as NOPOKEDB_API_KEY: others can see options.")
 @click.option("--tls-cert", type=_FILE, help="Certificate chain in PEM.")
@@ -80,11 +87,12 @@ def serve(path: Path, json: bool, log_level: str, **options: Any) -> None:
         raise click.UsageError(f"the server needs {error.name}: {install_hint('server')}") from None
     output = Output(json=json)
 
-    def announce(address: str) -> None:
-        output.document({"console": f"{address}/", "rest": address})
+    def announce(address: str, grpc_address: str | None) -> None:
+        output.document({"console": f"{address}/", "rest": address, "grpc": grpc_address})
         output.line(f"serving {path}, console at {address}/")
 
     names = [flag.removeprefix("--").replace("-", "_") for flag, _, _ in _LIMITS]
     limits = Limits(**{name: options.pop(name) for name in names})
+    options["grpc_port"] = None if options["grpc_port"] < 0 else options["grpc_port"]
     log_to_stderr(log_level)
     run(ServerSettings(path, allowed_hosts=options.pop("allow_host"), limits=limits, **options), announce)

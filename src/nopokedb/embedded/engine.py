@@ -48,6 +48,7 @@ from nopokedb.filters import Filter, Scalar
 from nopokedb.filters import Path as FieldPath
 from nopokedb.plan import Plan
 from nopokedb.problems import Problem
+from nopokedb.recall import Recall, measure
 from nopokedb.records import Id, Part, Record, Vectors
 
 _log = logging.getLogger("nopokedb")
@@ -282,6 +283,9 @@ class EmbeddedEngine(GoingBack):
         if self._follower is None:
             self._upkeep.scrub.raise_if_damaged(self.snapshot())
         return self._read_one_store(lambda reads, take, view: explained(reads, take, view, query))
+
+    def measure_recall(self, query: Query, sample: int) -> Recall:
+        return measure(self, query, sample)
 
     def answer_together(self, queries: Sequence[Query]) -> list[tuple[list[Answer], float]]:
         return self._read(lambda reads, snapshot: answered(reads, snapshot, queries))

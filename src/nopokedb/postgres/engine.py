@@ -30,6 +30,7 @@ from nopokedb.postgres.text import Indexer
 from nopokedb.postgres.vector_index import VectorIndex
 from nopokedb.postgres.writing import Results, Writer
 from nopokedb.problems import Problem
+from nopokedb.recall import Recall, measure
 from nopokedb.records import Id, Part, Record, Vectors
 
 T = TypeVar("T")
@@ -154,6 +155,9 @@ class PostgresEngine:
                 connection, self._collection, self._nearest, query, lambda: self._ranking(connection, query)
             )
         )
+
+    def measure_recall(self, query: Query, sample: int) -> Recall:
+        return measure(self, query, sample)
 
     def answer_together(self, queries: Sequence[Query]) -> list[tuple[list[Answer], float]]:
         def answer(connection: Connection) -> list[tuple[list[Answer], float]]:
@@ -314,8 +318,3 @@ class PostgresEngine:
         if not self._connections.closed:
             self._index.close()
             self._connections.close()
-
-
-def open_engine(uri: str, name: str, *, settings: dict[str, Any], **arguments: Any) -> PostgresEngine:
-    """The engine for a checked address."""
-    return PostgresEngine(uri, name, settings=Settings(**settings), **arguments)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from nopokedb.errors import InvalidInputError
 from nopokedb.opening import resolve_folder
 from nopokedb.problems import Problem
 from nopokedb.server import requests
-from nopokedb.server.refusals import ConflictError, NoSuchThingError, UnsupportedError
+from nopokedb.server.jobs import Job
+from nopokedb.server.refusals import ConflictError, NoSuchThingError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _SUFFIX = ".npkb"
@@ -67,9 +67,10 @@ def compact(db: NoPokeDB) -> dict[str, int]:
     return {"bytes_given_back": db.compact()}
 
 
-def optimizer(db: NoPokeDB) -> Callable[..., Any]:
-    """`NoPokeDB.optimize`, where this version has it."""
-    found = getattr(db, "optimize", None)
-    if found is None:
-        raise UnsupportedError("expected a version of NoPokeDB that can optimize, got one that cannot")
-    return found  # type: ignore[no-any-return]
+def optimize(db: NoPokeDB, job: Job) -> None:
+    """See `NoPokeDB.optimize`; the job is told how far it is."""
+
+    def report(done: int, total: int) -> None:
+        job.progress = done / total if total else None
+
+    db._engine.optimize(report)

@@ -17,6 +17,7 @@ from nopokedb.errors import InvalidInputError
 from nopokedb.server.rest.app import make_app
 from nopokedb.server.rest.gate import HostRule
 from nopokedb.server.rest.protocol import BoundedProtocol
+from nopokedb.server.rpc.serving import grpc_port
 from nopokedb.server.service import Service
 from nopokedb.server.settings import ServerSettings
 
@@ -35,10 +36,10 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def serve(settings: ServerSettings, announce: Callable[[str], None]) -> None:
+def serve(settings: ServerSettings, announce: Callable[[str, str | None], None]) -> None:
     """Serve until told to stop; then requests in flight finish, collections are closed with a checkpoint.
 
-    `announce` is called with the address of the console once requests are taken.
+    `announce` is called with the addresses of REST and of gRPC once requests are taken.
     """
     with contextlib.closing(_bind(settings.host, settings.port)) as listening:
         check_exposure(settings, listening)
@@ -79,7 +80,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-async def _serve(service: Service, listening: socket.socket, announce: Callable[[str], None]) -> None:
+async def _serve(service: Service, listening: socket.socket, announce: Callable[[str, str | None], None]) -> None:
     settings = service.settings
     hosts = HostRule(settings.host, settings.allowed_hosts, loopback=is_loopback(listening))
     config = uvicorn.Config(
@@ -112,23 +113,28 @@ async def _serve(service: Service, listening: socket.socket, announce: Callable[
     if hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, service.reload_keys)
     keeping = loop.create_task(_keep(service))
-    telling = loop.create_task(_tell(server, service, listening, announce))
     try:
-        await server.serve(sockets=[listening])
+        async with grpc_port(service, listening.getsockname()[0]) as grpc_address:
+            telling = loop.create_task(_tell(server, service, listening, grpc_address, announce))
+            await server.serve(sockets=[listening])
+            telling.cancel()
     finally:
         keeping.cancel()
-        telling.cancel()
 
 
 async def _tell(
-    server: uvicorn.Server, service: Service, listening: socket.socket, announce: Callable[[str], None]
+    server: uvicorn.Server,
+    service: Service,
+    listening: socket.socket,
+    grpc_address: str | None,
+    announce: Callable[[str, str | None], None],
 ) -> None:
     """Say where the server is, once it takes requests."""
     host, port = listening.getsockname()[:2]
     while not server.started:
         await asyncio.sleep(0.005)
     scheme = "http" if service.settings.tls_cert is None else "https"
-    announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", grpc_address)
 
 
 async def _keep(service: Service) -> None:

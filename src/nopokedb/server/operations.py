@@ -41,6 +41,7 @@ _ALL = (
     Operation("count", "read", requests.Count, reading.count, "read"),
     Operation("facet", "read", requests.Facet, reading.facet, "read"),
     Operation("measure_recall", "read", requests.MeasureRecall, reading.measure_recall, "slow"),
+    Operation("embed", "read", requests.Texts, reading.embed, "read"),
     Operation("stats", "read", requests.Nothing, reading.stats, "read"),
     Operation("snapshots", "read", requests.Nothing, reading.snapshots, "read"),
     Operation("snapshot", "read", requests.Name, reading.snapshot, "read"),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 from nopokedb import NoPokeDB
 from nopokedb.engine import NamedSnapshot, Query, Stats
-from nopokedb.errors import InvalidInputError, SnapshotNotFoundError
+from nopokedb.errors import InvalidInputError
 from nopokedb.plan import Plan
+from nopokedb.question import MAX_EF, MAX_SAMPLE
 from nopokedb.reading import Reading
 from nopokedb.recall import Recall
-from nopokedb.records import check_choice, check_int
+from nopokedb.records import Record, check_choice, check_int
 from nopokedb.server import requests
-from nopokedb.server.results import Answers, Collection, Counted, Facets, Page, Records
+from nopokedb.server.results import Answers, Collection, Counted, Embedded, Facets, Page, Records
 from nopokedb.server.vectors import unpack, unpack_many
 from nopokedb.where import parse_filter
 
@@ -91,11 +93,15 @@ def scan(db: NoPokeDB, request: requests.Scan) -> Page:
     return Page(records, after, is_packed(request.vector_format))
 
 
-def sample(db: NoPokeDB, request: requests.Sample) -> Records:
-    """Up to so many records, chosen by chance; one that is deleted meanwhile is left out."""
-    packed = is_packed(request.vector_format)
-    ids, _ = db._engine.sample(check_int("count", request.count, 1, 2**31), parse_filter(request.where))
-    return Records([record for record in db.get_many(ids, include=request.include) if record is not None], packed)
+def scan_all(db: NoPokeDB, request: requests.ScanAll) -> Iterator[Record]:
+    """See `NoPokeDB.scan`."""
+    return _moment(db, request.at).scan(
+        request.where,
+        order_by=request.order_by,
+        after=request.after,
+        limit=request.limit,
+        include=request.include,
+    )
 
 
 def count(db: NoPokeDB, request: requests.Count) -> Counted:
@@ -111,7 +117,24 @@ def facet(db: NoPokeDB, request: requests.Facet) -> Facets:
 def measure_recall(db: NoPokeDB, request: requests.MeasureRecall) -> Recall:
     """See `NoPokeDB.measure_recall`."""
     queries = None if request.queries is None else unpack_many(request.queries, db.dim)
-    return db.measure_recall(request.sample, request.k, where=request.where, queries=queries)
+    ef = None if request.ef is None else check_int("ef", request.ef, 1, MAX_EF)
+    question = db._asker.sample(queries, request.k, ef, request.where, request.sample)
+    return db._engine.measure_recall(question, request.sample)
+
+
+def sample(db: NoPokeDB, request: requests.Sample) -> Records:
+    """Records that are chosen by chance; one that is deleted meanwhile is left out."""
+    packed = is_packed(request.vector_format)
+    ids, _ = db._engine.sample(check_int("size", request.size, 1, MAX_SAMPLE), parse_filter(request.where))
+    return Records([record for record in db.get_many(ids, include=request.include) if record is not None], packed)
+
+
+def embed(db: NoPokeDB, request: requests.Texts) -> Embedded:
+    """What the collection's model makes of texts, as when they are asked with."""
+    texts = request.texts
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise InvalidInputError("expected texts to be an array of at least one str")
+    return Embedded(db._asker.vectors(texts), db.dim)
 
 
 def stats(db: NoPokeDB, request: requests.Nothing) -> Stats:
@@ -122,9 +145,7 @@ def stats(db: NoPokeDB, request: requests.Nothing) -> Stats:
 
 def describe(db: NoPokeDB, name: str) -> Collection:
     """What a collection is."""
-    stats = db.stats()
-    embed = db._engine.embed_name
-    return Collection(name, db.dim, db.space, stats.index, embed, stats.count, list(stats.indexed_fields))
+    return Collection(name=name, embed=db._engine.embed_name, count=len(db), **db._engine.settings_given())
 
 
 def snapshots(db: NoPokeDB, request: requests.Nothing) -> list[NamedSnapshot]:
@@ -134,10 +155,7 @@ def snapshots(db: NoPokeDB, request: requests.Nothing) -> list[NamedSnapshot]:
 
 def snapshot(db: NoPokeDB, request: requests.Name) -> NamedSnapshot:
     """One named snapshot."""
-    found = next((item for item in db.snapshots() if item.name == request.name), None)
-    if found is None:
-        raise SnapshotNotFoundError(f"expected a snapshot named {request.name!r:.150}, found none of that name")
-    return found
+    return db.at(request.name).named
 
 
 def is_packed(vector_format: Any) -> bool:

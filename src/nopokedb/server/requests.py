@@ -170,13 +170,19 @@ class Scan:
 
 
 @dataclass(slots=True)
-class Sample:
-    """Records chosen by chance, without order."""
+class ScanAll:
+    """All records that pass the filter, as a stream of one state of the collection."""
 
-    count: int = 100
     where: Filter | None = None
+    order_by: str | None = None
+    """A field; `-` in front for descending. Without: by id."""
+    after: Id | None = None
+    """An id, or with `order_by` a `cursor`, behind which to begin."""
+    limit: int | None = None
     include: list[Part] | tuple[Part, ...] = ("metadata",)
     vector_format: VectorFormat = "list"
+    at: str | None = None
+    """Name of a snapshot to read."""
 
 
 @dataclass(slots=True)
@@ -207,6 +213,26 @@ class MeasureRecall:
     k: int = 10
     where: Filter | None = None
     queries: list[list[float]] | Packed | None = None
+    ef: int | None = None
+    """Candidates of a query; without, as many as default queries take."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """Records that pass the filter, chosen by chance, in no order."""
+
+    size: int = 100
+    """How many, at most."""
+    where: Filter | None = None
+    include: list[Part] | tuple[Part, ...] = ("metadata",)
+    vector_format: VectorFormat = "list"
+
+
+@dataclass(slots=True)
+class Texts:
+    """Texts for the collection's model to turn into vectors."""
+
+    texts: list[str]
 
 
 @dataclass(slots=True)

@@ -61,6 +61,14 @@ class Facets:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors that a model made of texts, shape (n, dim)."""
+
+    vectors: Any
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
 class Created:
     """A collection that is there now."""
 
@@ -83,6 +91,9 @@ class Collection:
     """Name of its model, "" for none."""
     count: int
     indexed_fields: list[str]
+    M: int
+    ef_construction: int
+    text_language: str
 
 
 @dataclass(frozen=True, slots=True)

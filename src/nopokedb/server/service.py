@@ -120,6 +120,10 @@ class Service:
                 "if this was a write, it may have taken place"
             ) from None
 
+    def run_later(self, work: Callable[[], object]) -> None:
+        """Run in a thread that nobody waits for."""
+        self._pools["slow"].submit(work)
+
     def _run(self, operation: Operation, collection: str, request: Any) -> Any:
         with self.collections.using(collection, writing=operation.writing) as db:
             return operation.run(db, request)
@@ -211,13 +215,8 @@ class Service:
         return await self.begin(caller, "admin", "compact", name, lambda: None, lambda db, _: keeping.compact(db))
 
     async def optimize(self, caller: Caller, name: str) -> Job:
-        """Begin an optimization."""
-
-        def prepare() -> None:
-            with self.collections.using(name) as db:
-                keeping.optimizer(db)
-
-        return await self.begin(caller, "admin", "optimize", name, prepare, lambda db, _: keeping.optimizer(db)())
+        """Begin to put everything in order."""
+        return await self.begin(caller, "admin", "optimize", name, lambda: None, keeping.optimize)
 
     async def begin(
         self,

@@ -58,7 +58,7 @@ export const SpaceMap = ({ name }) => {
     setNear(null);
     setHover(null);
     setView({ scale: 1, x: 0, y: 0 });
-    const body = { count: Number(size), include: ["metadata", "text", "vector"], vector_format: "base64" };
+    const body = { size: Number(size), include: ["metadata", "text", "vector"], vector_format: "base64" };
     api.sample(name, where ? { ...body, where } : body).then(
       (found) => {
         if (!current) return;

@@ -38,7 +38,7 @@ export const RecallCurve = ({ name }) => {
     const found = [];
     try {
       setProgress({ at: 0, words: "taking records by chance" });
-      const records = await api.sample(name, { count: 2 * Number(size), include: ["vector"], vector_format: "base64" });
+      const records = await api.sample(name, { size: 2 * Number(size), include: ["vector"], vector_format: "base64" });
       const asked = questions(records.map((record) => unpack(record.vector)));
       if (!asked.length) throw new Error("Expected at least two records to make questions of, found fewer.");
       const vectors = pack(asked);

@@ -36,6 +36,10 @@ class Call:
         """The content type, without its parameters."""
         return media_type(self.headers)
 
+    @property
+    def request_id(self) -> str:
+        return self.scope["request_id"].decode()  # type: ignore[no-any-return]
+
     def path(self, name: str) -> str:
         return self.scope["path_params"][name]  # type: ignore[no-any-return]
 

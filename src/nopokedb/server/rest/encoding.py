@@ -11,7 +11,7 @@ import orjson
 
 from nopokedb.plan import Plan
 from nopokedb.records import Group, Hit, Record
-from nopokedb.server.results import Answer, Answers, Page, Records
+from nopokedb.server.results import Answer, Answers, Embedded, Page, Records
 from nopokedb.server.vectors import pack
 
 
@@ -29,6 +29,8 @@ def _plain(result: Any) -> Any:
         return {"records": _records(result.records, packed=result.packed), "after": result.after}
     if isinstance(result, Records):
         return {"records": _records(result.records, packed=result.packed)}
+    if isinstance(result, Embedded):
+        return {"vectors": pack(result.vectors), "dim": result.dim}
     return result
 
 
@@ -37,6 +39,12 @@ def record_of(record: Record, *, packed: bool) -> Any:
     if not packed or record.vector is None:
         return record
     return asdict(record) | {"vector": pack(record.vector)}
+
+
+def record_line(record: Record, *, packed: bool) -> bytes:
+    """One record as a line of a stream."""
+    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    return orjson.dumps(record_of(record, packed=packed), option=option)
 
 
 def _records(records: Sequence[Record | None], *, packed: bool) -> Any:

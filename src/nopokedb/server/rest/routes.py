@@ -19,7 +19,8 @@ from nopokedb.server.operations import OPERATIONS
 from nopokedb.server.requests import build
 from nopokedb.server.rest.calls import Call
 from nopokedb.server.rest.encoding import encode
-from nopokedb.server.rest.replies import Reply
+from nopokedb.server.rest.replies import Reply, Stream
+from nopokedb.server.rest.streams import scan_lines
 from nopokedb.server.rest.uploading import OPTIONS, begin_import, format_of, write_upload
 
 _COLLECTION = "/v1/collections/{name}"
@@ -32,7 +33,7 @@ class Route:
 
     method: str
     path: str
-    handler: Callable[[Call], Awaitable[Reply]]
+    handler: Callable[[Call], Awaitable[Reply | Stream]]
     summary: str
     role: str
     body: type[Any] | None = None
@@ -179,6 +180,12 @@ async def _delete_record(call: Call) -> Reply:
     return Reply(encode({"deleted": bool(found.count)}))
 
 
+async def _scan_all(call: Call) -> Stream:
+    call.caller.check("read", call.name)
+    request = build(requests.ScanAll, await call.body())
+    return Stream(scan_lines(call.service, call.caller, call.name, request, call.receive, call.request_id))
+
+
 # --- the health of the server ---------------------------------------------------------------------------------
 
 
@@ -212,12 +219,23 @@ ROUTES: tuple[Route, ...] = (
     _operation("POST", "/batch", "batch"),
     _operation("POST", "/ids", "reserve_ids"),
     _operation("POST", "/scan", "scan"),
-    _operation("POST", "/sample", "sample"),
+    Route(
+        "POST",
+        "/v1/collections/{name}/scan/stream",
+        _scan_all,
+        "All records of one state, one JSON document a line; an error while they are sent is the last line.",
+        "read",
+        requests.ScanAll,
+    ),
     _operation("POST", "/count", "count"),
     _operation("POST", "/facet", "facet"),
     _operation("POST", "/explain", "explain"),
     _operation("POST", "/measure_recall", "measure_recall"),
+    _operation("POST", "/sample", "sample"),
+    _operation("POST", "/embed", "embed"),
     _operation("GET", "/stats", "stats"),
+    _operation("POST", "/indexes", "create_index"),  # for names that cannot stand in a path
+    _operation("POST", "/indexes/drop", "drop_index"),
     _operation("PUT", "/indexes/{field}", "create_index", from_path="field"),
     _operation("DELETE", "/indexes/{field}", "drop_index", from_path="field"),
     _operation("GET", "/snapshots", "snapshots"),

@@ -1,0 +1,1 @@
+"""gRPC on the service layer: handlers, keys, health and reflection, and the life of its port."""

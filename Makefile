@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
 	@echo "make test        install what the tests need, lint, type check, run the tests"
-	@echo "make test-adapters  the tests of the engines beside folders: PostgreSQL, and servers over REST and gRPC"
+	@echo "make test-adapters  the tests of the server, and of the engines beside folders: PostgreSQL, REST, gRPC"
 	@echo "make lint        style and types only"
 	@echo "make crash       the long crash tests: 2,000 kills, every image of a power cut, 400 real cuts (about an hour)"
 	@echo "make crash-peers the same power cuts for NoPokeDB and for other databases (as root; CUTS=20: half an hour)"
@@ -56,7 +56,7 @@ system-deps:
 test: system-deps $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines embedded
 
-# The same tests on the other engines, whose servers the tests start themselves, and what only those have.
+# The same tests on the other engines, and the tests of the server itself. They start what they need.
 test-adapters: system-deps $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines postgres,rest,grpc
 

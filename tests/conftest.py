@@ -76,10 +76,12 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 # --- engines: tests with the mark run once on each -------------------------------------------------------------
 
 
+_HOMES = {"server": "rest", "test_wire.py": "rest", "test_postgres_failover.py": "postgres"}
+"""Tests of one engine without a collection of their own on it."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--engines", default=",".join(ENGINES), help="run tests on these engines only; those of one kind are embedded"
-    )
+    parser.addoption("--engines", default=",".join(ENGINES), help="only tests of these engines")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -93,7 +95,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _engine_of(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)
-    return "embedded" if callspec is None else str(callspec.params.get("engine", "embedded"))
+    if callspec is not None and "engine" in callspec.params:
+        return str(callspec.params["engine"])
+    place = item.path.relative_to(Path(__file__).parent).parts[0]
+    return _HOMES.get(place, "embedded")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -63,7 +63,7 @@ class Writer:
         try:
             short()
             self.db.add_many(vectors, metadatas, ids=keys, texts=texts)
-        except (MemoryError, OSError, RuntimeError) as error:
+        except (MemoryError, OSError, RuntimeError, SystemError) as error:  # the last: NumPy lost its MemoryError
             failed = error
         finally:
             enough()

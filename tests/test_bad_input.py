@@ -812,6 +812,7 @@ EVERY_METHOD: dict[str, Call] = {
     "query": lambda db: db.query(GOOD),
     "query_many": lambda db: db.query_many([GOOD]),
     "compact": lambda db: db.compact(),
+    "optimize": lambda db: db.optimize(),
     "explain": lambda db: db.explain(GOOD),
     "measure_recall": lambda db: db.measure_recall(),
     "save": lambda db: db.save(),
@@ -849,6 +850,7 @@ WRITING = (
     "delete_many",
     "batch",
     "compact",
+    "optimize",
     "save",
     "create_index",
     "drop_index",
@@ -981,8 +983,8 @@ def test_wrong_constructor_argument_is_refused(tmp_path: Path, arguments: dict[s
 @pytest.mark.parametrize(
     "path",
     rows(
-        url="http://localhost:8000",
-        grpc="grpc://localhost",
+        file="file:///data",
+        bucket="s3://bucket/data",
         empty="",
         nul="a\0b",
         nul_in_a_path=Path("a\0b"),

@@ -84,7 +84,7 @@ def test_a_limit_on_the_address_space(tmp_path: Path, seed: int) -> None:
     ended: Counter[str] = Counter()
     deaths = 0
     for number in range(ROUNDS):
-        size = random.Random(seed + number).randint(0, 16_000_000)
+        size = random.Random(seed + number).randint(0, 4_000_000)
         lines, code, words = run("limit", tmp_path / str(number), size)
         assert code in (0, 1) or code < 0, words
         deaths += code != 0

@@ -67,7 +67,7 @@ const App = () => {
   }, []);
 
   const turn = () => {
-    const next = THEMES[(THEMES.indexOf(look) + 1) % THEMES.length];
+    const next = THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length]; // the key may be faster than a rendering
     applyTheme(next);
     setLook(next);
   };

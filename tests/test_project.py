@@ -280,3 +280,21 @@ def test_the_wheel_installs_and_works(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "'metadata': {'a': 1}" in run.stdout
+
+
+def test_every_log_record_says_its_event() -> None:
+    """Each call of the library's logger carries `extra={"event": ...}`, and docs/operations.md lists just these."""
+    events = set()
+    for path in sorted((ROOT / "src" / "nopokedb").rglob("*.py")):
+        if "server" in path.parts:
+            continue  # has a table of its own
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if isinstance(node.func.value, ast.Name) and node.func.value.id == "_log":
+                extra = next((word.value for word in node.keywords if word.arg == "extra"), None)
+                assert extra is not None, f"{path}:{node.lineno}"
+                events.add(ast.literal_eval(extra)["event"])
+    section = (ROOT / "docs" / "operations.md").read_text().split("## Logs")[1].split("## A server")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == events

@@ -127,7 +127,9 @@ class Compaction:
             given_back = max(0, size - _size_of(self._folder, new.store.generation))
             self._old.append((old.generation, weakref.ref(old)))
             self._note(f"compacted to generation {new.store.generation}: {given_back} bytes given back")
-            _log.info("%s: %s in %.1f s", self._folder, self._noted, time.monotonic() - started)
+            _log.info(
+                "%s: %s in %.1f s", self._folder, self._noted, time.monotonic() - started, extra={"event": "compacted"}
+            )
             assert old.writer is not None
             old.writer.close()
             del old
@@ -228,7 +230,7 @@ class Compaction:
             # writing of the handle by itself.)
             self._failed_at = retired
             self._note(f"no compaction: {error}")
-            _log.warning("%s: no compaction: %s", self._folder, error)
+            _log.warning("%s: no compaction: %s", self._folder, error, extra={"event": "compaction_failed"})
 
     # --- making it -------------------------------------------------------------------------------------------
 
@@ -291,7 +293,12 @@ class Compaction:
             for name in filter(None, names):
                 (self._folder / name).unlink(missing_ok=True)
         except OSError as error:
-            _log.warning("%s: superfluous files stay until the next open: %s", self._folder, error)
+            _log.warning(
+                "%s: superfluous files stay until the next open: %s",
+                self._folder,
+                error,
+                extra={"event": "leftover_stays"},
+            )
 
     def _tidy(self) -> None:
         """Remove the generations that no read of this handle uses."""
@@ -306,7 +313,13 @@ class Compaction:
         try:
             return remove_generation(self._folder, generation)
         except OSError as error:
-            _log.warning("%s: files of generation %d stay until the next open: %s", self._folder, generation, error)
+            _log.warning(
+                "%s: files of generation %d stay until the next open: %s",
+                self._folder,
+                generation,
+                error,
+                extra={"event": "leftover_stays"},
+            )
             return True
 
 

@@ -109,4 +109,6 @@ class FieldIndexes:
                     self.create(path, automatic=True)
                 except ClosedError:
                     raise Stopped from None
-                _log.info("filters use %s often: it has an index now", path_text(path))
+                _log.info(
+                    "filters use %s often: it has an index now", path_text(path), extra={"event": "field_indexed"}
+                )

@@ -106,7 +106,7 @@ class Loading:
                 segment.fill(read_segment(self._folder, file, self._space))
             except (ValueError, OSError, MemoryError, RuntimeError) as error:
                 segment.damage = str(error)  # the upkeep reports it and builds the index again
-                _log.warning("%s: index %s %s", self._folder, file.name, error)
+                _log.warning("%s: index %s %s", self._folder, file.name, error, extra={"event": "index_dropped"})
 
 
 def _give_figures(segment: Segment, file: SegmentFile) -> None:
@@ -187,5 +187,5 @@ def load_segments(
             notes.append(f"index {file.name} exceeds max_memory: its rows are searched exactly")
     loading.start()
     for note in notes:
-        _log.warning("%s: %s", folder, note)
+        _log.warning("%s: %s", folder, note, extra={"event": "index_dropped"})
     return snapshot, tuple(usable), notes

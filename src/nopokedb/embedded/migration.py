@@ -64,7 +64,14 @@ def migrate(folder: Path) -> None:
         for number in range(version, target):
             fields = STEPS[number](folder, fields)
         write_manifest(folder, manifest_of(folder, fields))
-        _log.warning("%s: brought from format %d to %d; as it was it is in %s", folder, version, target, kept)
+        _log.warning(
+            "%s: brought from format %d to %d; as it was it is in %s",
+            folder,
+            version,
+            target,
+            kept,
+            extra={"event": "migrated"},
+        )
     finally:
         lock.abandon()
 

@@ -85,7 +85,12 @@ class NewGeneration:
         try:
             remove_generation(self._folder, self._manifest.generation)
         except OSError as error:
-            _log.warning("%s: an unfinished generation stays until the next open: %s", self._folder, error)
+            _log.warning(
+                "%s: an unfinished generation stays until the next open: %s",
+                self._folder,
+                error,
+                extra={"event": "leftover_stays"},
+            )
 
     def changes(self, source: Snapshot) -> int:
         """How many versions have come or gone since the last `catch_up`."""

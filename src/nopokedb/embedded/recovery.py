@@ -173,7 +173,7 @@ def open_for_writing(folder: Path, manifest: Manifest, *, durable: bool) -> Open
             drop_logs(oplog, number)
         opened.pop_all()
     for note in notes:
-        _log.warning("%s: %s", folder, note)
+        _log.warning("%s: %s", folder, note, extra={"event": "recovered"})
     return Opened(manifest, store, snapshot, log, notes, dirty)
 
 

@@ -273,7 +273,9 @@ class Sealing:
     def _failed(self, task: Task, error: BuildFailed) -> None:
         key = (task.purpose, task.start, error.kind or task.recipes[-1].kind)
         self._failures[key] = self._failures.get(key, 0) + 1
-        _log.warning("%s: rows %d to %d: %s", self._folder, task.start, task.stop, error)
+        _log.warning(
+            "%s: rows %d to %d: %s", self._folder, task.start, task.stop, error, extra={"event": "build_failed"}
+        )
         if not self._slow_recipes(task):
             self._refuse(task, str(error))
 

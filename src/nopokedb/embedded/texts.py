@@ -82,7 +82,12 @@ class Texts:
         except (SwitchedError, ClosedError):  # a new generation has come: the next round looks after that
             return
         except OSError as error:  # it is derived: the next query makes it anew, or is told the same
-            _log.warning("%s: the text index could not be brought up to date: %s", self._folder, error)
+            _log.warning(
+                "%s: the text index could not be brought up to date: %s",
+                self._folder,
+                error,
+                extra={"event": "text_index_behind"},
+            )
 
     def prepare(self, snapshot: Snapshot) -> None:
         """Index the texts of a generation that is not in use yet, if the present one has an index in use."""
@@ -95,7 +100,12 @@ class Texts:
         try:
             view.catch_up(snapshot)
         except OSError as error:  # it is derived: the first query after the switch makes it
-            _log.warning("%s: the text index of the new generation was not made: %s", self._folder, error)
+            _log.warning(
+                "%s: the text index of the new generation was not made: %s",
+                self._folder,
+                error,
+                extra={"event": "text_index_not_made"},
+            )
             self.give_up()
 
     def give_up(self) -> None:
@@ -116,7 +126,12 @@ class Texts:
         try:
             forget_saved(self._folder / "text")
         except OSError as error:  # the next open sees that it is of another generation
-            _log.warning("%s: the text index of the generation before stays: %s", self._folder, error)
+            _log.warning(
+                "%s: the text index of the generation before stays: %s",
+                self._folder,
+                error,
+                extra={"event": "leftover_stays"},
+            )
 
     def close(self, durable_lsn: int | None) -> None:
         """Keep the index for the next open if all up to `durable_lsn` survives a power cut, and let go of it."""

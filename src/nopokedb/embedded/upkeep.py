@@ -154,7 +154,7 @@ class Upkeep:
             try:  # Linux: a thread has a priority of its own
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
             except OSError as error:
-                _log.debug("the upkeep thread keeps its priority: %s", error)
+                _log.debug("the upkeep thread keeps its priority: %s", error, extra={"event": "priority_kept"})
         faiss.omp_set_num_threads(BUILD_THREADS)
         while True:
             with self._wake:
@@ -176,7 +176,11 @@ class Upkeep:
             except Exception as error:  # noqa: BLE001  # reported: the handle refuses every later write with it
                 # A full disk, a failed sync, or a bug: nothing more may be acknowledged by this handle.
                 self._writes.fail(error)
-                _log.exception("%s: background work failed, the handle writes no more", self._folder)
+                _log.exception(
+                    "%s: background work failed, the handle writes no more",
+                    self._folder,
+                    extra={"event": "upkeep_failed"},
+                )
 
     def _patience(self) -> float | None:
         """Seconds until the next look; None: until woken."""
@@ -228,7 +232,12 @@ class Upkeep:
             known = self.scrub.damaged
             self.scrub.step(snapshot)
             for row in sorted(self.scrub.damaged - known):
-                _log.error("%s: the vector in row %d is damaged; run `nopokedb check --repair`", self._folder, row)
+                _log.error(
+                    "%s: the vector in row %d is damaged; run `nopokedb check --repair`",
+                    self._folder,
+                    row,
+                    extra={"event": "vector_damaged"},
+                )
 
     def switched(self, manifest: Manifest) -> None:
         """A new generation is in use. Under `manifest_lock`."""

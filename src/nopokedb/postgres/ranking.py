@@ -18,8 +18,8 @@ from nopokedb.distances import Doubles, Floats, scores_and_distances
 from nopokedb.embedded.search.highlight import Highlighter
 from nopokedb.engine import Answer, Query
 from nopokedb.errors import InvalidInputError, RecordNotFoundError
-from nopokedb.filters import And, Filter, Test, elements_of, nodes_at, typed
-from nopokedb.fusion import maximal_marginal_relevance, reciprocal_rank, weighted
+from nopokedb.filters import And, Filter, Test, group_keys, nodes_at
+from nopokedb.fusion import reciprocal_rank, varied, weighted
 from nopokedb.postgres import text as text_search
 from nopokedb.postgres.codec import id_of, key_of, unescape, vectors_of
 from nopokedb.postgres.connections import Connection
@@ -266,14 +266,9 @@ class Ranking:
             return []
         self._complete(pool, ["vector"])
         vectors = vectors_of([item.parts["vector"] for item in pool], self.collection.settings.dim)
-        wide = vectors.astype(np.float64)
-        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
-        unit = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0).astype(np.float32)
-        relevance = np.array([item.score for item in pool])
-        if self._space != "cosine" or self._query.texts:
-            width = relevance.max() - relevance.min()  # onto the scale of a cosine
-            relevance = (relevance - relevance.min()) / width if width > 0 else np.ones(len(pool))
-        chosen = maximal_marginal_relevance(relevance, unit, self._query.k, self._query.diversity)
+        cosine = self._space == "cosine" and not self._query.texts
+        scores = [item.score for item in pool]
+        chosen = varied(scores, vectors, self._query.k, self._query.diversity, cosine=cosine)
         self.lap("diversity")
         return [pool[at] for at in chosen]
 
@@ -313,15 +308,11 @@ class Ranking:
                 members[:] = self._candidates(vector, text, query.group_size, where)
 
     def _group_keys(self, candidate: Candidate) -> list[tuple[str, object]]:
-        """The values of the field in this record; null where it has none, nothing where there are only objects."""
+        """The groups of this record."""
         path = self._query.group_by
         if path is None:
-            nodes: list[Any] = [id_of(candidate.key)]
-        else:
-            nodes = nodes_at(decode_metadata(candidate.parts["metadata"]), path)
-        if not nodes:
-            return [("null", None)]
-        return list(dict.fromkeys(found for element in elements_of(nodes) if (found := typed(element)) is not None))
+            return group_keys([id_of(candidate.key)])
+        return group_keys(nodes_at(decode_metadata(candidate.parts["metadata"]), path))
 
     # --- hits ----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ A disk keeps everything that was synced, and of the rest any part. What a sync c
     strict    a name is durable once the folder that holds it was synced, as POSIX says
 
 A `Disk` follows the operations. What is durable is folded into `base`; the rest waits in `loose`, in order. A sync that
-failed dooms what it should have covered: the kernel may have dropped it, and later syncs succeed without it.
+failed dooms the bytes it should have written: the kernel may have dropped them, and later syncs succeed without them,
+until somebody writes the same place again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crash.trace import Op
@@ -89,7 +90,7 @@ class Disk:
         elif op.kind == "fsyncdir":
             self._settle(lambda o: o.kind in _NAMES and (self._ordered or o.folder == op.inode))
         elif op.kind == "failed":
-            self._doomed.update(at for at, o in self.loose if o.inode == op.inode and o.kind not in _NAMES)
+            self._doomed.update(at for at, o in self.loose if o.inode == op.inode and o.kind == "write")
         elif op.kind != "mark":
             self.loose.append((number, op))
 
@@ -108,6 +109,8 @@ class Disk:
             else:
                 file = self._files.setdefault(op.inode, _File())
                 _change(file.base, op, "")
+                if self._doomed:
+                    rest = [(at, part) for at, o in rest for part in (_outside(o, op) if at in self._doomed else (o,))]
                 file.version += 1
                 file.seen.clear()
         self.loose = rest
@@ -197,6 +200,19 @@ def _name(folders: dict[int, dict[str, int]], op: Op) -> None:
         if names.get(op.name) == op.inode:
             del names[op.name]
         names[op.new_name] = op.inode
+
+
+def _outside(op: Op, later: Op) -> Iterator[Op]:
+    """What a later change of the same file leaves of this write."""
+    if op.inode != later.inode:
+        yield op
+        return
+    end = op.offset + len(op.data)
+    until = min(end, later.offset)
+    since = end if later.kind == "truncate" else max(op.offset, later.offset + len(later.data))
+    for start, stop in ((op.offset, until), (since, end)):
+        if start < stop:
+            yield replace(op, offset=start, data=op.data[start - op.offset : stop - op.offset])
 
 
 def _change(data: bytearray, op: Op, odd: str) -> None:

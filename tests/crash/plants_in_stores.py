@@ -90,6 +90,11 @@ def wal_not_synced_when_a_reader_blocks_the_checkpoint(put: Replace) -> None:
     put(metadata, "sync", nothing)
 
 
+@plant("one_failed_checkpoint", 5)
+def wal_trusted_after_a_failed_sync(put: Replace) -> None:
+    put(recovery, "rewrite", nothing)
+
+
 @plant("one_checkpoint", 5)
 def live_set_not_synced(put: Replace) -> None:
     put(recovery, "write_durably", written_unsynced)

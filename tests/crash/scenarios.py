@@ -20,6 +20,7 @@ from nopokedb import restore
 from nopokedb.embedded import sealing as sealing_module
 from nopokedb.embedded import upkeep
 from nopokedb.embedded.storage.files import sync_folder
+from nopokedb.embedded.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +340,25 @@ def one_failed_sync(work: Workload) -> None:
     work.fail_sync(1)
     try:
         work.add()
+    except OSError:
+        os._exit(KILLED)
+
+
+@scenario(planted_only=True, processes=2)
+def one_failed_checkpoint(work: Workload) -> None:
+    """SQLite cannot sync its WAL; the next process finds it in the page cache, and makes a checkpoint."""
+    work.open()
+    if work.stage == 0:
+        sync_columns = Store.sync_columns
+
+        def then_fail(store: Store) -> None:
+            sync_columns(store)
+            work.fail_sync(1)
+
+        Store.sync_columns = then_fail  # type: ignore[method-assign]
+        work.add(3)
+    try:
+        work.save()
     except OSError:
         os._exit(KILLED)
 

@@ -21,7 +21,7 @@ from nopokedb.embedded.leftovers import is_created, remove_leftovers, store_file
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage import manifest as manifests
 from nopokedb.embedded.storage.columns import LABEL_TYPE, NONE
-from nopokedb.embedded.storage.files import sync_folder, write_durably
+from nopokedb.embedded.storage.files import rewrite, sync_folder, write_durably
 from nopokedb.embedded.storage.frames import Frame, decode_frame
 from nopokedb.embedded.storage.manifest import Manifest, Settings, read_manifest, write_manifest
 from nopokedb.embedded.storage.oplog import (
@@ -150,6 +150,11 @@ def open_for_writing(folder: Path, manifest: Manifest, *, durable: bool) -> Open
     for path in (folder / name for name in store_files(manifest.generation)):
         if not path.exists():
             raise CorruptionError(f"a file of the collection is missing: {path}", file=str(path))
+    wal = folder / f"metadata-{manifest.generation}.db-wal"
+    if wal.exists():
+        # A sync of it may have failed under the last writer. SQLite would go on with it as if it were durable, and
+        # copy pages into the database file that a power cut could tear.
+        rewrite(wal)
     with ExitStack() as opened:
         store = Store(folder, manifest, writable=True)
         opened.callback(store.close)

@@ -50,6 +50,18 @@ def sync(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
+def rewrite(path: Path) -> None:
+    """Make a file durable whatever earlier syncs of it said. Where one failed, the page cache may hold bytes that no
+    later sync writes, since their pages count as written: here each byte is written again, over itself."""
+    with path.open("r+b", buffering=0) as file:
+        offset = 0
+        while part := file.read(_PART_BYTES):
+            write_at(file.fileno(), part, offset)
+            offset += len(part)
+            file.seek(offset)
+        sync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make the folder's names durable. (Windows has no such call; NTFS journals names itself.)"""
     if os.name == "nt":

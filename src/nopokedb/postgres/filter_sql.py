@@ -9,7 +9,11 @@ filters.py says, but that a comparison would unwrap a list inside a list again, 
 for lists and strs themselves, so its condition stands one step before the end. `$like`, and lists of many values, look
 at the elements one by one in SQL.
 
-Keys and values are JSON inside of the jsonpath, escaped as in `fields`; the jsonpath is a parameter like any other.
+An equality is asked for by the shapes that hold the value, where these are few, which takes half as long:
+
+    {"a": 1}      fields @> '{"a":1}' OR fields @> '{"a":[1]}'
+
+Keys and values are JSON inside of jsonpaths and shapes, escaped as in `fields`; these are parameters like any other.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ from nopokedb.postgres.codec import escape, key_of, scalar_text, string_text
 
 _FEW = 32
 """Values of one `$in` that become part of the jsonpath."""
+_FEW_SHAPES = 4
+"""So many comparisons of whole shapes are faster than one jsonpath, by about half for two."""
 _INT64 = range(-(2**63), 2**63)
 _UNIT = "(?:\x01[\x01\x02]|[^\x01])"
 """One character of an escaped str."""
@@ -105,7 +111,10 @@ def _asked(jsonpath: str) -> Condition:
 
 def _any_of(path: tuple[str, ...], operand: tuple[Any, ...]) -> Condition:
     parts = []
-    if operand and len(operand) <= _FEW:
+    if operand and len(operand) << len(path) <= _FEW_SHAPES:
+        for value in operand:
+            parts += [Condition(sql.SQL("fields @> %s::jsonb"), [shape]) for shape in _shapes(path, scalar_text(value))]
+    elif operand and len(operand) <= _FEW:
         tests = " || ".join(f"({_equal(value)})" for value in operand)
         parts.append(_asked(f"{json_path(path)} ? ({tests})"))
     elif operand:
@@ -120,6 +129,14 @@ def _any_of(path: tuple[str, ...], operand: tuple[Any, ...]) -> Condition:
         return Condition(FALSE)
     joined = sql.SQL(" OR ").join(sql.SQL("({})").format(part.sql) for part in parts)
     return Condition(joined, [value for part in parts for value in part.values])
+
+
+def _shapes(path: Sequence[str], value: str) -> list[str]:
+    """JSON of what holds this value at the path: each step may lead into a list."""
+    if not path:
+        return [value]
+    inner = [shape for tail in _shapes(path[1:], value) for shape in (tail, f"[{tail}]")]
+    return [f"{{{string_text(path[0])}:{shape}}}" for shape in inner]
 
 
 def _equal(value: Any) -> str:

@@ -354,6 +354,34 @@ def test_large_indexes_are_loaded_after_the_opening(
     assert_recall(again, truth_of("cosine", vectors, queries), queries)
 
 
+def test_a_program_may_end_while_indexes_are_loaded(
+    open_db: Callable[..., NoPokeDB], rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Without closing anything: native code must not be there when the interpreter has gone."""
+    db = open_db(dim=256, index="graph")
+    db.add_many(low_rank(rng, 4_000, 256))
+    db.optimize()
+    assert db.stats().segments[0].kind == "symphony"
+    db.close()
+    code = (
+        "import sys, threading\n"
+        "from nopokedb import NoPokeDB\n"
+        "from nopokedb.embedded import index_files\n"
+        "from nopokedb.embedded.search import symphony\n"
+        "real, begun = symphony._library().SymqgIndex.load, threading.Event()\n"
+        "def often(path):\n"
+        "    begun.set()\n"
+        "    return [real(path) for _ in range(200)][0]\n"
+        "class Library:\n"
+        "    class SymqgIndex: load = staticmethod(often)\n"
+        "index_files.LATER_BYTES, symphony._library = 0, lambda: Library\n"
+        "db = NoPokeDB(path=sys.argv[1], read_only=True)\n"
+        "assert begun.wait(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(db.path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("broken", ["graph", "scan"])
 def test_damage_that_is_found_after_the_opening(
     open_db: Callable[..., NoPokeDB], rng: np.random.Generator, large_files: threading.Event, broken: str

@@ -98,10 +98,13 @@ class Loading:
 
     def start(self) -> None:
         if self._waiting:
-            threading.Thread(target=self._run, name="nopokedb-loading", daemon=True).start()
+            # Not a daemon: where the interpreter ends under native code, C++ ends the process with an abort.
+            threading.Thread(target=self._run, name="nopokedb-loading").start()
 
     def _run(self) -> None:
         for segment, file in self._waiting:
+            if not threading.main_thread().is_alive():  # the program ends, and waits for this thread
+                return
             try:
                 segment.fill(read_segment(self._folder, file, self._space))
             except (ValueError, OSError, MemoryError, RuntimeError) as error:

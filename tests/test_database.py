@@ -576,6 +576,9 @@ def test_get_many_keeps_order_and_repeats(db: NoPokeDB) -> None:
     assert [record and record.id for record in records] == [1, None, "x", 1]
     assert db.get_many([]) == []
     assert db.get_many(id_ for id_ in ["x"])[0] == db.get_many(np.array(["x"]))[0] == Record("x", {})
+    db.add(C, id="t", text="words")
+    record = Record("t", text="words")
+    assert db.get_many(["t", "x", "t"], include=("text",)) == [record, Record("x"), record]
 
 
 # --- batches -----------------------------------------------------------------------------------------------

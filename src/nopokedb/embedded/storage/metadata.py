@@ -142,7 +142,8 @@ class MetadataReader:
 
     def texts(self, stored: Iterable[Stored]) -> dict[int, str]:
         """The texts of these versions by label; versions without one are absent."""
-        labels = [item.label for item in stored if item.has_text]
+        # A version that is asked for twice is one row.
+        labels = list(dict.fromkeys(item.label for item in stored if item.has_text))
         found: dict[int, str] = {}
         if not labels:
             return found

@@ -3,13 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ADAPTERS := .venv-adapters
 
-.PHONY: help demo test test-adapters lint format system-deps bench bench-prepare bench-seed bench-smoke bench-frontier bench-growth bench-filters bench-texts bench-server bench-grpc bench-postgres peers crash crash-peers clean
+.PHONY: help demo test test-adapters docs lint format system-deps bench bench-prepare bench-seed bench-smoke bench-frontier bench-growth bench-filters bench-texts bench-server bench-grpc bench-postgres peers crash crash-peers clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
 	@echo "make test        install what the tests need, lint, type check, run the tests"
-	@echo "make test-adapters  the tests of the server, and of the engines beside folders: PostgreSQL, REST, gRPC"
+	@echo "make test-adapters  the tests of the server, of the engines beside folders, and of adapters to other libraries; the site"
+	@echo "make docs        the pages of docs/ as a site in build/site"
 	@echo "make lint        style and types only"
 	@echo "make crash       the long crash tests: 2,000 kills, every image of a power cut, 400 real cuts (about an hour)"
 	@echo "make crash-peers the same power cuts for NoPokeDB and for other databases (as root; CUTS=20: half an hour)"
@@ -30,6 +32,14 @@ $(BIN)/python:
 # One stamp per set of extras: installed again when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
+	@touch $@
+
+# What adapters adapt to, and what makes the site: libraries whose versions are nothing to the rest.
+$(ADAPTERS)/bin/python:
+	$(PYTHON) -m venv $(ADAPTERS) || { $(MAKE) system-deps && $(PYTHON) -m venv --clear $(ADAPTERS); }
+
+$(ADAPTERS)/.installed-%: pyproject.toml | $(ADAPTERS)/bin/python
+	$(ADAPTERS)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
 	@touch $@
 
 demo: $(VENV)/.installed-demo
@@ -56,9 +66,19 @@ system-deps:
 test: system-deps $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines embedded
 
-# The same tests on the other engines, and the tests of the server itself. They start what they need.
-test-adapters: system-deps $(VENV)/.installed-test
+# The same tests on the other engines, and the tests of the server itself. They start what they need. Then the adapters
+# to other libraries, on all engines, and the site.
+test-adapters: system-deps $(VENV)/.installed-test $(ADAPTERS)/.installed-test-adapters docs
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines postgres,rest,grpc
+	$(ADAPTERS)/bin/mypy src/nopokedb/adapters/*.py
+	$(ADAPTERS)/bin/python -m pytest --numprocesses auto --dist worksteal tests/adapters
+
+# Warnings are errors: pages that nothing leads to, links that lead nowhere, docstrings that cannot be read. test_site.py
+# looks at what comes out.
+docs: $(ADAPTERS)/.installed-docs
+	rm -rf build/site
+	$(ADAPTERS)/bin/python -m sphinx --fail-on-warning --keep-going --quiet --builder dirhtml docs build/site
+	@echo "build/site/index.html"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -140,4 +160,4 @@ bench-postgres: $(VENV)/.installed-bench
 	$(BIN)/python -m bench.postgres $(if $(QUICK),--quick) $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(PEERS) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ADAPTERS) $(PEERS) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -98,6 +98,14 @@ def test_only_the_entry_point_imports_the_command_line() -> None:
             assert not any(name.startswith("nopokedb.cli") for name in imports_of(path)), path
 
 
+def test_nothing_imports_an_adapter() -> None:
+    """Adapters stand on the public class; nothing stands on them."""
+    for path in MODULES:
+        if "adapters" not in path.parts:
+            wrong = {name for name in imports_of(path) if name.startswith(("nopokedb.adapters", "langchain"))}
+            assert not wrong, f"{path} imports {sorted(wrong)}"
+
+
 def test_public_names() -> None:
     """`__all__` is what the package offers: sorted, real, documented, and nothing public besides."""
     names = nopokedb.__all__

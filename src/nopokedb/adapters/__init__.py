@@ -1,0 +1,1 @@
+"""NoPokeDB inside other frameworks: one module for each, which needs the extra of the same name."""

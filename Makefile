@@ -77,7 +77,7 @@ test-adapters: system-deps $(VENV)/.installed-test $(ADAPTERS)/.installed-test-a
 # looks at what comes out.
 docs: $(ADAPTERS)/.installed-docs
 	rm -rf build/site
-	$(ADAPTERS)/bin/python -m sphinx --fail-on-warning --keep-going --quiet --builder dirhtml docs build/site
+	$(ADAPTERS)/bin/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs build/site
 	@echo "build/site/index.html"
 
 lint: $(VENV)/.installed-test

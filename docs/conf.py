@@ -12,12 +12,14 @@ version = release = nopokedb.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["conf.py", "_static", "assets"]
+exclude_patterns = ["assets", "search.md"]  # queries.md includes it: Sphinx has a page of its own at search.html
+smartquotes = False
 
 html_theme = "furo"
 html_title = "NoPokeDB"
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 
 myst_heading_anchors = 3
 
@@ -54,8 +56,8 @@ def _docstring(app: object, what: str, name: str, obj: object, options: object, 
 
 
 def _page(app: object, name: str, source: list[str]) -> None:
-    """Files of the repository that are no pages are named, not linked."""
-    source[0] = _OUTSIDE.sub(r"\1 (`\2`)", source[0])
+    """Files of the repository that are no pages are named, not linked; search.md is at queries.html."""
+    source[0] = _OUTSIDE.sub(r"\1 (`\2`)", source[0]).replace("](search.md", "](queries.md")
 
 
 def setup(app: object) -> None:

@@ -8,7 +8,6 @@ import argparse
 import ast
 import importlib.util
 import io
-import logging
 import os
 import random
 import re
@@ -358,8 +357,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, metavar="N", help="store only N docstrings, evenly spread")
     parser.add_argument("--ask", action="append", metavar="QUESTION", help="ask this instead; may be repeated")
     options = parser.parse_args(argv)
-    # The embedder's package turns on logging for the whole program; the loader of another one then talks about CPUs.
-    logging.getLogger("faiss").setLevel(logging.WARNING)
     questions = [(text, None) for text in options.ask] if options.ask else QUESTIONS
     if options.path is not None:
         run(options.path, True, questions, options.limit)

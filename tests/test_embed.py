@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,3 +143,15 @@ def test_the_model_inside_a_wheel(open_db: Callable[..., NoPokeDB]) -> None:
     assert db.dim == 256 and db.query("young cat", k=1)[0].id == 0
     db.close()
     assert open_db().query("weather forecast", k=1)[0].id == 2
+
+
+def test_a_model_leaves_the_programs_logging_alone(tmp_path: Path) -> None:
+    """Opening a collection with a model prints nothing and adds no handler, whatever the model's package does."""
+    code = (
+        "import logging; root = logging.getLogger(); root.setLevel(logging.ERROR)\n"
+        "from nopokedb import NoPokeDB\n"
+        "with NoPokeDB(path='db', embed='wordllama') as db: db.add(text='words'); db.query('words')\n"
+        "print(root.handlers, root.level == logging.ERROR)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("[] True\n", "")

@@ -7,6 +7,7 @@ another model at open is an error that names both. Nothing is downloaded.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -93,10 +94,16 @@ def stored_embedder(name: str, fingerprint: Sequence[float]) -> Callable[[Sequen
 
 def _wordllama() -> Model:
     """Li et al., WordLlama (2024): averaged token embeddings, 256 dimensions, English, inside its wheel."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     try:
         import wordllama
     except ImportError as error:
         raise ImportError(f"embed='wordllama' needs wordllama: {install_hint('embed')}") from error
+    finally:
+        # Being imported, the package turns on logging for the whole program, which is not ours to decide.
+        root.handlers[:] = handlers
+        root.setLevel(level)
     # The wheel keeps both files in its own folder, where only its cache lookup finds the tokenizer.
     package = Path(wordllama.__file__).parent
     model = wordllama.WordLlama.load(dim=256, cache_dir=package, disable_download=True)

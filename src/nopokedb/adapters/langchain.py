@@ -184,99 +184,71 @@ class NoPokeVectorStore(VectorStore):
         """See `get_by_ids`."""
         return await asyncio.to_thread(self.get_by_ids, ids)
 
-    def similarity_search(self, query: str, k: int = 4, filter: Where = None, **kwargs: Any) -> list[Document]:
+    # All searches take the options that the class names: `filter`, `text`, `target_recall`, ...
+
+    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The k best documents for a text, best first; fewer only if fewer pass the filter."""
-        return _documents(self._hits(self._question(query), query, k, filter, kwargs))
+        return _documents(self._hits(self._question(query), query, k, kwargs))
 
-    async def asimilarity_search(self, query: str, k: int = 4, filter: Where = None, **kwargs: Any) -> list[Document]:
+    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """See `similarity_search`."""
-        return _documents(await self._ahits(query, k, filter, kwargs))
+        return _documents(await self._ahits(query, k, kwargs))
 
-    def similarity_search_with_score(
-        self, query: str, k: int = 4, filter: Where = None, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
+    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         """`similarity_search` with scores, larger is better."""
-        return _scored(self._hits(self._question(query), query, k, filter, kwargs))
+        return _scored(self._hits(self._question(query), query, k, kwargs))
 
     async def asimilarity_search_with_score(
-        self, query: str, k: int = 4, filter: Where = None, **kwargs: Any
+        self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """See `similarity_search_with_score`."""
-        return _scored(await self._ahits(query, k, filter, kwargs))
+        return _scored(await self._ahits(query, k, kwargs))
 
-    def similarity_search_by_vector(
-        self, embedding: list[float], k: int = 4, filter: Where = None, **kwargs: Any
-    ) -> list[Document]:
+    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """The k best documents for a vector."""
-        return _documents(self._hits(embedding, None, k, filter, kwargs))
+        return _documents(self._hits(embedding, None, k, kwargs))
 
-    async def asimilarity_search_by_vector(
-        self, embedding: list[float], k: int = 4, filter: Where = None, **kwargs: Any
-    ) -> list[Document]:
+    async def asimilarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """See `similarity_search_by_vector`."""
-        return await asyncio.to_thread(self.similarity_search_by_vector, embedding, k, filter, **kwargs)
+        return await asyncio.to_thread(self.similarity_search_by_vector, embedding, k, **kwargs)
 
     def _similarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, filter: Where = None, **kwargs: Any
+        self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         relevance = self._select_relevance_score_fn()
-        return _relevant(self._hits(self._question(query), query, k, filter, kwargs), relevance)
+        return _relevant(self._hits(self._question(query), query, k, kwargs), relevance)
 
     async def _asimilarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, filter: Where = None, **kwargs: Any
+        self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         relevance = self._select_relevance_score_fn()
-        return _relevant(await self._ahits(query, k, filter, kwargs), relevance)
+        return _relevant(await self._ahits(query, k, kwargs), relevance)
 
     def max_marginal_relevance_search(
-        self,
-        query: str,
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        filter: Where = None,
-        **kwargs: Any,
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """k documents out of the `fetch_k` best (at least k), chosen one by one for being near the text and unlike
         those before; `lambda_mult` from 0, difference, to 1, nearness. They come in the order of being chosen."""
-        return self._diverse(self._question(query), query, k, fetch_k, lambda_mult, filter, kwargs)
+        return self._diverse(self._question(query), query, k, fetch_k, lambda_mult, kwargs)
 
     async def amax_marginal_relevance_search(
-        self,
-        query: str,
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        filter: Where = None,
-        **kwargs: Any,
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """See `max_marginal_relevance_search`."""
         question = await self._aquestion(query)
-        return await asyncio.to_thread(self._diverse, question, query, k, fetch_k, lambda_mult, filter, kwargs)
+        return await asyncio.to_thread(self._diverse, question, query, k, fetch_k, lambda_mult, kwargs)
 
     def max_marginal_relevance_search_by_vector(
-        self,
-        embedding: list[float],
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        filter: Where = None,
-        **kwargs: Any,
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """See `max_marginal_relevance_search`."""
-        return self._diverse(embedding, None, k, fetch_k, lambda_mult, filter, kwargs)
+        return self._diverse(embedding, None, k, fetch_k, lambda_mult, kwargs)
 
     async def amax_marginal_relevance_search_by_vector(
-        self,
-        embedding: list[float],
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        filter: Where = None,
-        **kwargs: Any,
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """See `max_marginal_relevance_search`."""
-        return await asyncio.to_thread(self._diverse, embedding, None, k, fetch_k, lambda_mult, filter, kwargs)
+        return await asyncio.to_thread(self._diverse, embedding, None, k, fetch_k, lambda_mult, kwargs)
 
     # --- opening and closing ---------------------------------------------------------------------------------
 
@@ -389,7 +361,6 @@ class NoPokeVectorStore(VectorStore):
         question: Question,
         words: str | None,
         k: int,
-        filter: Where,
         options: dict[str, Any],
         include: tuple[Part, ...] = _PARTS,
     ) -> list[Hit]:
@@ -397,16 +368,17 @@ class NoPokeVectorStore(VectorStore):
         for name, instead in _OTHERWISE.items():
             if name in options:
                 raise InvalidInputError(f"expected a search for documents without {name}, got it; use {instead}")
-        text = options.get("text")
+        options = dict(options)
+        where, text = options.pop("filter", None), options.pop("text", None)
+        if text is True and words is None:
+            raise InvalidInputError("expected the words to search for as text, got True and a vector")
         if isinstance(text, bool):
-            if text and words is None:
-                raise InvalidInputError("expected the words to search for as text, got True and a vector")
-            options = options | {"text": words if text else None}
-        hits: list[Hit] = self.database.query(question, k, where=filter, include=include, **options)
+            text = words if text else None
+        hits: list[Hit] = self.database.query(question, k, text=text, where=where, include=include, **options)
         return hits
 
-    async def _ahits(self, query: str, k: int, filter: Where, options: dict[str, Any]) -> list[Hit]:
-        return await asyncio.to_thread(self._hits, await self._aquestion(query), query, k, filter, options)
+    async def _ahits(self, query: str, k: int, options: dict[str, Any]) -> list[Hit]:
+        return await asyncio.to_thread(self._hits, await self._aquestion(query), query, k, options)
 
     def _diverse(
         self,
@@ -415,7 +387,6 @@ class NoPokeVectorStore(VectorStore):
         k: int,
         fetch_k: int,
         lambda_mult: float,
-        filter: Where,
         options: dict[str, Any],
     ) -> list[Document]:
         """Maximal marginal relevance over the candidates that were asked for."""
@@ -423,7 +394,7 @@ class NoPokeVectorStore(VectorStore):
             raise InvalidInputError("expected lambda_mult, got diversity, which is 1 - lambda_mult")
         k, fetch_k = check_int("k", k, 1, MAX_K), check_int("fetch_k", fetch_k, 1, MAX_K)
         diversity = 1.0 - check_fraction("lambda_mult", lambda_mult)
-        hits = self._hits(question, words, max(k, fetch_k), filter, options, (*_PARTS, "vector"))
+        hits = self._hits(question, words, max(k, fetch_k), options, (*_PARTS, "vector"))
         if not hits:
             return []
         cosine = self.database.space == "cosine" and hits[0].vector_rank is hits[0].text_rank is None

@@ -34,7 +34,6 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
 _CODE = re.compile(r"(?:with |async |from |db\b|hits\b)")
-_TREE = re.compile(r"\w+$")
 _NAME = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#\s]+)\)")
 
@@ -46,7 +45,7 @@ def _docstring(app: object, what: str, name: str, obj: object, options: object, 
     inside = False
     for at, line in enumerate(lines):
         first = not inside and (at == 0 or not lines[at - 1].strip())
-        tree = first and _TREE.match(line) is not None and lines[at + 1 : at + 2][0:1] != [""] and "├" in "".join(lines)
+        tree = lines[at + 1 : at + 2] != [] and lines[at + 1].startswith("├")
         if first and (tree or _CODE.match(line)):
             done += [f".. code-block:: {'text' if tree else 'python'}", ""]
             inside = True

@@ -70,7 +70,7 @@ test: system-deps $(VENV)/.installed-test lint
 # to other libraries, on all engines, and the site.
 test-adapters: system-deps $(VENV)/.installed-test $(ADAPTERS)/.installed-test-adapters docs
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines postgres,rest,grpc
-	$(ADAPTERS)/bin/mypy src/nopokedb/adapters/*.py
+	$(ADAPTERS)/bin/mypy src/nopokedb/adapters/*.py docs/conf.py
 	$(ADAPTERS)/bin/python -m pytest --numprocesses auto --dist worksteal tests/adapters
 
 # Warnings are errors: pages that nothing leads to, links that lead nowhere, docstrings that cannot be read. test_site.py

@@ -67,8 +67,8 @@ test: system-deps $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines embedded
 
 # The same tests on the other engines, and the tests of the server itself. They start what they need. Then the adapters
-# to other libraries, on all engines, and the site.
-test-adapters: system-deps $(VENV)/.installed-test $(ADAPTERS)/.installed-test-adapters docs
+# to other libraries, on all engines, and the site, which its test builds as `make docs` does.
+test-adapters: system-deps $(VENV)/.installed-test $(ADAPTERS)/.installed-test-adapters $(ADAPTERS)/.installed-docs
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines postgres,rest,grpc
 	$(ADAPTERS)/bin/mypy src/nopokedb/adapters/*.py docs/conf.py
 	$(ADAPTERS)/bin/python -m pytest --numprocesses auto --dist worksteal tests/adapters

@@ -75,7 +75,7 @@ def test_every_command_and_option_is_documented() -> None:
         title = re.search(rf"^## `nopokedb {name}( .*)?`$", text, re.M)
         assert title and (title[1] or "").replace("...", "").split() == arguments, name
         assert command.help and all(p.help for p in command.params if isinstance(p, click.Option)), name
-        assert "--json" in options, name
+        assert "--json" in options or name == "mcp", name  # whose output is the protocol
 
 
 def test_exit_codes_are_documented_and_every_error_has_one() -> None:
@@ -127,7 +127,7 @@ def test_the_examples_of_the_documentation_run(cli: Run, tmp_path: Path, monkeyp
             assert exit_code == int(code or 0), (command, err)
             assert checker.check_output(normal(expected), normal(out), doctest.ELLIPSIS), f"{command}\n{out}"
             shown |= {name for name, _ in commands() if command.startswith(f"nopokedb {name}")}
-    assert {name for name, _ in commands()} - shown == {"import-legacy", "graduate", "serve"}
+    assert {name for name, _ in commands()} - shown == {"import-legacy", "graduate", "mcp", "serve"}
 
 
 def test_records_from_the_shell(cli: Run, tmp_path: Path) -> None:

@@ -100,9 +100,9 @@ def test_only_the_entry_point_imports_the_command_line() -> None:
 
 
 def test_nothing_imports_an_adapter() -> None:
-    """Adapters stand on the public class; nothing stands on them."""
+    """Adapters stand on the public class; nothing stands on them but the command that is one."""
     for path in MODULES:
-        if "adapters" not in path.parts:
+        if "adapters" not in path.parts and path.parts[-2:] != ("cli", "mcp.py"):
             wrong = {name for name in imports_of(path) if name.startswith(("nopokedb.adapters", "langchain"))}
             assert not wrong, f"{path} imports {sorted(wrong)}"
 

@@ -28,6 +28,7 @@ from nopokedb.cli.import_file import import_
 from nopokedb.cli.import_legacy import import_legacy
 from nopokedb.cli.info import info
 from nopokedb.cli.keys import keys
+from nopokedb.cli.mcp import mcp
 from nopokedb.cli.optimize import optimize
 from nopokedb.cli.output import Output
 from nopokedb.cli.query import query
@@ -62,6 +63,7 @@ COMMANDS: tuple[click.Command, ...] = (
     import_legacy,
     info,
     keys,
+    mcp,
     optimize,
     query,
     restore,

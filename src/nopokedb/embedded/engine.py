@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from nopokedb.agreement import check_fields, check_settings, settings_of
 from nopokedb.embedded import recovery
-from nopokedb.embedded.agreement import check_fields, check_settings
 from nopokedb.embedded.allowed import FilterCache
 from nopokedb.embedded.check import check_reading, check_writing
 from nopokedb.embedded.compaction import Compaction
@@ -44,7 +44,7 @@ from nopokedb.embedded.upkeep import Upkeep
 from nopokedb.embedded.write_path import WritePath
 from nopokedb.engine import Answer, Order, Query, Stats, Write
 from nopokedb.errors import ClosedError, CorruptionError, ForkedHandleError, ReadOnlyError
-from nopokedb.filters import Filter, Scalar
+from nopokedb.filters import Filter, Scalar, path_text
 from nopokedb.filters import Path as FieldPath
 from nopokedb.plan import Plan
 from nopokedb.problems import Problem
@@ -87,10 +87,10 @@ class EmbeddedEngine(GoingBack):
         self._cache_bytes = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         if read_only:
             manifest = recovery.require_collection(folder)
-            check_settings(folder, manifest.settings, settings)
+            self._check_settings(manifest, settings)
             self._follower = Follower(folder, max_memory=max_memory)
             try:
-                check_fields(folder, self._follower.snapshot.store, indexed_fields)
+                self._check_fields(self._follower.snapshot.store, indexed_fields)
             except BaseException:
                 self._follower.close()
                 raise
@@ -102,6 +102,14 @@ class EmbeddedEngine(GoingBack):
         self._warm()
         _engines.add(self)
         _opening.discard(self)
+
+    def _check_settings(self, manifest: Manifest, given: Settings | None) -> None:
+        if given is not None:
+            check_settings(self.folder, manifest.settings, settings_of(given))
+
+    def _check_fields(self, store: Store, given: Sequence[tuple[str, ...]]) -> None:
+        if given:
+            check_fields(self.folder, {path_text(field.path) for field in store.reader.fields()}, given)
 
     def _open_writer(
         self,
@@ -124,12 +132,12 @@ class EmbeddedEngine(GoingBack):
             if manifest is None:
                 assert settings is not None
                 manifest = recovery.create(folder, settings, indexed_fields)
-            check_settings(folder, manifest.settings, settings)
+            self._check_settings(manifest, settings)
             self._durable = durable = durability == "full"
             found = recovery.open_for_writing(folder, manifest, durable=durable)
             opened.callback(found.store.close)
             opened.callback(found.log.close)
-            check_fields(folder, found.store, indexed_fields)
+            self._check_fields(found.store, indexed_fields)
             snapshot, usable, notes = load_segments(folder, found.manifest, found.snapshot, max_memory)
             manifest = replace(found.manifest, segments=usable)
             if usable != found.manifest.segments:
@@ -232,9 +240,7 @@ class EmbeddedEngine(GoingBack):
 
     def settings_given(self) -> dict[str, Any]:
         """See `nopokedb.engine.Engine.settings_given`."""
-        names = ("dim", "space", "index", "M", "ef_construction", "text_language")
-        given = {name: getattr(self.settings, name) for name in names}
-        return given | {"indexed_fields": list(self.stats().indexed_fields)}
+        return settings_of(self.settings) | {"indexed_fields": list(self.stats().indexed_fields)}
 
     def _check_writable(self) -> None:
         if self._unusable is not None:

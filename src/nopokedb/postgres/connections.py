@@ -84,11 +84,11 @@ class TryAgain(Exception):
 class Connections:
     """The pool of one handle. Any number of threads may use it."""
 
-    def __init__(self, uri: str, *, timeout_s: float, read_only: bool) -> None:
+    def __init__(self, uri: str, *, collection: str = "", timeout_s: float, read_only: bool) -> None:
         self.conninfo = make_conninfo(uri, **_defaults(uri, timeout_s))
         self.timeout_s = timeout_s
         self.read_only = read_only
-        self.shown = redacted(uri)
+        self.shown = f"{redacted(uri)}#{collection}" if collection else redacted(uri)
         self._pid = os.getpid()
         self._closed = False
         self._lock = threading.Lock()
@@ -107,7 +107,7 @@ class Connections:
 
     def take(self) -> Connection:
         """A connection of the pool, which `give_back` has to get back."""
-        self._check_usable()
+        self.check_usable()
         pool = self._pool or self._open_pool()
         try:
             return pool.getconn(timeout=self.timeout_s)
@@ -130,7 +130,7 @@ class Connections:
 
     def persist(self, attempt: Callable[[], T], limit_s: float | None = None) -> T:
         """Call until it succeeds, fails for good, or the time is up (`timeout_s`, or a shorter limit)."""
-        self._check_usable()
+        self.check_usable()
         deadline = time.monotonic() + (self.timeout_s if limit_s is None else min(limit_s, self.timeout_s))
         for pause in self._pauses():
             try:
@@ -153,7 +153,7 @@ class Connections:
 
     def dedicated(self) -> Connection:
         """A connection outside of the pool, for work that takes long; the caller closes it."""
-        self._check_usable()
+        self.check_usable()
         connection = psycopg.connect(self.conninfo, autocommit=True)
         self._configure(connection)
         return connection
@@ -171,7 +171,7 @@ class Connections:
 
     # --- inside --------------------------------------------------------------------------------------------
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
         if os.getpid() != self._pid:
             raise ForkedHandleError(
                 f"this handle of {self.shown} was opened before a fork and cannot be used in the child; open a new one"

@@ -12,9 +12,10 @@ from typing import Any, NoReturn, TypeVar
 import psycopg
 from psycopg import sql
 
+from nopokedb.agreement import check_fields, check_settings, settings_of
 from nopokedb.backups import Backup
 from nopokedb.engine import Answer, Moment, NamedSnapshot, Order, Query, SegmentStats, Stats, Write
-from nopokedb.errors import NotSupportedError, ReadOnlyError
+from nopokedb.errors import CollectionNotFoundError, NotSupportedError, ReadOnlyError
 from nopokedb.filters import Filter, Scalar, path_text
 from nopokedb.filters import Path as FieldPath
 from nopokedb.plan import Plan
@@ -51,9 +52,9 @@ class PostgresEngine:
         read_only: bool,
         timeout_s: float,
     ) -> None:
-        self._connections = Connections(uri, timeout_s=timeout_s, read_only=read_only)
+        self._connections = Connections(uri, collection=name, timeout_s=timeout_s, read_only=read_only)
         self.read_only = read_only
-        self.shown = f"{self._connections.shown}#{name}"
+        self.shown = self._connections.shown
         try:
             self._collection = self._connections.persist(lambda: self._opened(name, settings, dim), _OPENING_S)
             stored = self._collection.settings
@@ -79,7 +80,7 @@ class PostgresEngine:
                 if dim is None:
                     raise schema.missing(name)
                 if self.read_only:
-                    raise ReadOnlyError(
+                    raise CollectionNotFoundError(
                         f"expected a collection {name!r} to open with read_only=True, found none; create it without"
                     )
                 vector_index.check_settings(given)
@@ -87,7 +88,8 @@ class PostgresEngine:
             if dim is None:
                 space = given.space if given.space != "cosine" else found.settings.space
                 given = replace(given, dim=found.settings.dim, space=space)
-            schema.agree(self.shown, found.settings, given)
+            check_settings(self.shown, found.settings, settings_of(given) | {"distributed": given.distributed})
+            check_fields(self.shown, set(map(path_text, found.settings.indexed_fields)), given.indexed_fields)
             return found
         finally:
             connection.close()
@@ -95,9 +97,7 @@ class PostgresEngine:
     def settings_given(self) -> dict[str, Any]:
         """See `nopokedb.engine.Engine.settings_given`."""
         stored = self._read(lambda connection: schema.stored_settings(connection, self._collection))
-        names = ("dim", "space", "index", "M", "ef_construction", "text_language")
-        fields = [path_text(path) for path in stored.indexed_fields]
-        return {name: getattr(stored, name) for name in names} | {"indexed_fields": fields}
+        return settings_of(stored) | {"indexed_fields": list(map(path_text, stored.indexed_fields))}
 
     # --- writing -------------------------------------------------------------------------------------------
 
@@ -262,6 +262,7 @@ class PostgresEngine:
         self._not_supported("drop_snapshot", "it keeps no snapshots")
 
     def _not_supported(self, what: str, instead: str) -> NoReturn:
+        self._connections.check_usable()
         raise NotSupportedError(f"{what} is not supported by the engine PostgreSQL: {instead}")
 
     def stats(self) -> Stats:

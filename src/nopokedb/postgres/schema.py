@@ -23,9 +23,7 @@ from nopokedb.errors import (
     NewerFormatError,
     NotADatabaseError,
     NotSupportedError,
-    SettingsMismatchError,
 )
-from nopokedb.filters import path_text
 from nopokedb.postgres.connections import Connection, table
 
 VERSION = 1
@@ -146,24 +144,6 @@ def drop(connection: Connection, name: str) -> bool:
     return True
 
 
-def agree(shown: str, stored: Settings, given: Settings) -> None:
-    """What was asked for is what is stored. Settings at their defaults ask for nothing."""
-    defaults = Settings(given.dim)
-    for name in ("dim", "space", "M", "ef_construction", "index", "text_language", "distributed"):
-        have, want = getattr(stored, name), getattr(given, name)
-        if (name in ("dim", "space") or want != getattr(defaults, name)) and have != want:
-            raise SettingsMismatchError(
-                f"expected {name}={have!r}, with which {shown} was created, got {name}={want!r}"
-            )
-    for path in given.indexed_fields:
-        if path not in stored.indexed_fields:
-            listed = ", ".join(map(path_text, sorted(stored.indexed_fields))) or "none"
-            raise SettingsMismatchError(
-                f"expected indexed_fields to name fields that have an index in {shown} ({listed}), got "
-                f"{path_text(path)!r}; make one with create_index({path_text(path)!r})"
-            )
-
-
 def set_indexed(connection: Connection, collection: Collection, path: tuple[str, ...], *, wanted: bool) -> bool:
     """Note that a field is to have an index, or is not; whether that changed anything."""
     with connection.transaction():
@@ -197,7 +177,7 @@ def stored_settings(connection: Connection, collection: Collection) -> Settings:
 def missing(name: str) -> CollectionNotFoundError:
     """The error for a collection that is not there."""
     return CollectionNotFoundError(
-        f"expected a collection {name!r} in this database, found none; give dim to create it"
+        f"expected a collection {name!r} in this database, found none; give dim= to create it"
     )
 
 

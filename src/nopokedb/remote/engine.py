@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nopokedb.agreement import settings_of
 from nopokedb.backups import Backup
 from nopokedb.engine import Answer, Moment, NamedSnapshot, Order, Query, Stats, Write
 from nopokedb.errors import ClosedError, ForkedHandleError, InvalidInputError, ReadOnlyError
@@ -148,8 +149,7 @@ class RemoteEngine(RemoteMoment):
     def settings_given(self) -> dict[str, Any]:
         """See `nopokedb.engine.Engine.settings_given`."""
         found: Collection = self._connection.ask("describe")
-        names = ("dim", "space", "index", "M", "ef_construction", "text_language", "indexed_fields")
-        return {name: getattr(found, name) for name in names}
+        return settings_of(found) | {"indexed_fields": found.indexed_fields}
 
     # --- writing ---------------------------------------------------------------------------------------------
 

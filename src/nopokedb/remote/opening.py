@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nopokedb.agreement import check_fields, check_settings
 from nopokedb.distribution import install_hint
-from nopokedb.errors import NotSupportedError, SettingsMismatchError
+from nopokedb.errors import NotSupportedError
 from nopokedb.filters import path_text
 from nopokedb.records import Vectors, shown
 from nopokedb.remote.address import Address
@@ -17,8 +18,6 @@ from nopokedb.server.results import Collection
 
 if TYPE_CHECKING:
     from nopokedb.opening import Opening
-
-_DEFAULTS = requests.CreateCollection()
 
 
 def open_remote(address: Address, opening: Opening) -> tuple[RemoteEngine, Callable[[Sequence[str]], Vectors] | None]:
@@ -86,19 +85,5 @@ def _opened(connection: Connection, opening: Opening) -> Collection:
 
 def _compare(address: Address, found: Collection, opening: Opening) -> None:
     """Raise `SettingsMismatchError` for a setting that is given and disagrees."""
-    given: dict[str, Any] = {"dim": opening.dim, "embed": opening.embed}
-    for name in ("space", "index", "M", "ef_construction", "text_language"):
-        value = opening.settings[name]
-        given[name] = None if value == getattr(_DEFAULTS, name) else value
-    for name, value in given.items():
-        if value is not None and value != getattr(found, name):
-            raise SettingsMismatchError(
-                f"expected {name}={getattr(found, name)!r}, with which {address} was created, got {name}={value!r}"
-            )
-    for path in map(path_text, opening.fields):
-        if path not in found.indexed_fields:
-            listed = ", ".join(sorted(found.indexed_fields)) or "none"
-            raise SettingsMismatchError(
-                f"expected indexed_fields to name fields that have an index in {address} ({listed}), got {path!r}; "
-                f"make one with create_index({path!r})"
-            )
+    check_settings(address, found, {"dim": opening.dim, "embed": opening.embed} | opening.settings)
+    check_fields(address, found.indexed_fields, opening.fields)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nopokedb import NoPokeDB, drop_collection, list_collections
+from nopokedb.agreement import check_settings, settings_of
 from nopokedb.errors import (
     CollectionNotFoundError,
     InvalidInputError,
@@ -78,7 +79,7 @@ class Collections:
         slot = self._slot(name)
         with slot.changed:
             if _is_there(folder):
-                self._agree(folder, name, wanted)
+                self._agree(folder, wanted)
                 return False
             if wanted.embed is not None and wanted.embed not in self._models:
                 known = ", ".join(map(repr, self._models)) or "none"
@@ -105,23 +106,12 @@ class Collections:
         self.make_room()
         return True
 
-    def _agree(self, folder: Path, name: str, wanted: CreateCollection) -> None:
+    def _agree(self, folder: Path, wanted: CreateCollection) -> None:
         """Raise `SettingsMismatchError` unless the collection has these settings."""
-        from nopokedb.embedded.agreement import check_settings
         from nopokedb.embedded.recovery import require_collection
-        from nopokedb.embedded.storage.manifest import Settings
 
         stored = require_collection(folder).settings
-        space = stored.space if wanted.dim is None and wanted.space == "cosine" else wanted.space
-        given = Settings(
-            stored.dim if wanted.dim is None else wanted.dim,
-            space,
-            wanted.M,
-            wanted.ef_construction,
-            wanted.index,
-            text_language=wanted.text_language,
-        )
-        check_settings(folder, stored, given)
+        check_settings(folder, stored, settings_of(wanted))
         if wanted.embed is not None and wanted.embed != stored.embed_name:
             raise SettingsMismatchError(
                 f"expected embed={stored.embed_name!r}, with which {folder} was created, got {wanted.embed!r:.80}"
@@ -186,7 +176,9 @@ class Collections:
         slot = self._slots.get(name)
         if slot is None or slot.db is None:
             if not _is_there(folder):
-                raise CollectionNotFoundError(f"expected a collection {name!r}, found none; PUT it first")
+                raise CollectionNotFoundError(
+                    f"expected a collection {name!r}, found none; make it with PUT, or NoPokeDB(dim=...)"
+                )
             slot = self._slot(name)
         with slot.changed:
             if not slot.changed.wait_for(lambda: not slot.reopening, _REOPEN_WAIT_S):

@@ -23,6 +23,8 @@ from nopokedb import (
     Record,
 )
 
+pytestmark = pytest.mark.engines
+
 DIM = 4
 A = [1.0, 0.0, 0.0, 0.0]
 B = [0.0, 1.0, 0.0, 0.0]
@@ -83,11 +85,11 @@ def test_twin_takes_the_same_arguments(name: str) -> None:
         twin.bind(*by_place, **given)
 
 
-def test_whole_life_of_a_collection(tmp_path: Path) -> None:
+def test_whole_life_of_a_collection(engine: dict[str, Any]) -> None:
     """Each method does what its twin does."""
 
     async def life() -> None:
-        async with AsyncNoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        async with AsyncNoPokeDB(dim=DIM, **engine) as db:
             assert await db.add(A, {"n": 0}, text="zero") == 0
             assert await db.add_many([B, C], [{"n": 1}, {"n": 2}], ids=["one", "two"]) == ["one", "two"]
             await db.upsert("one", metadata={"m": 1}, merge=True)
@@ -109,13 +111,13 @@ def test_whole_life_of_a_collection(tmp_path: Path) -> None:
             await db.save()
             await db.refresh()
             assert (await db.stats()).count == 2
-        with NoPokeDB(path=tmp_path / "db") as plain:
+        with NoPokeDB(**engine) as plain:
             assert [record.id for record in plain.scan()] == [0, "one"]
 
     run(life())
 
 
-def test_concurrent_adds_are_all_there(tmp_path: Path) -> None:
+def test_concurrent_adds_are_all_there(engine: dict[str, Any]) -> None:
     """A hundred tasks on one handle: distinct ids, every record, and each task reads its own write at once."""
 
     async def add(db: AsyncNoPokeDB, n: int) -> int | str:
@@ -124,7 +126,7 @@ def test_concurrent_adds_are_all_there(tmp_path: Path) -> None:
         return id_
 
     async def life() -> None:
-        async with AsyncNoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        async with AsyncNoPokeDB(dim=DIM, **engine) as db:
             ids = await asyncio.gather(*(add(db, n) for n in range(100)))
             assert sorted(ids) == list(range(100))  # type: ignore[type-var]
             assert [await db.get(id_) for id_ in ids] == [{"n": n} for n in range(100)]
@@ -135,11 +137,11 @@ def test_concurrent_adds_are_all_there(tmp_path: Path) -> None:
     run(life())
 
 
-def test_writes_of_concurrent_tasks_share_syncs_but_not_atomicity(tmp_path: Path) -> None:
+def test_writes_of_concurrent_tasks_share_syncs_but_not_atomicity(engine: dict[str, Any]) -> None:
     """One task's refused batch takes no other task's batch with it."""
 
     async def life() -> None:
-        async with AsyncNoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        async with AsyncNoPokeDB(dim=DIM, **engine) as db:
             results = await asyncio.gather(
                 *(db.add_many([A, B], ids=[f"{n}a", "same"]) for n in range(10)), return_exceptions=True
             )
@@ -150,11 +152,11 @@ def test_writes_of_concurrent_tasks_share_syncs_but_not_atomicity(tmp_path: Path
     run(life())
 
 
-def test_event_loop_is_not_held_up(tmp_path: Path) -> None:
+def test_event_loop_is_not_held_up(engine: dict[str, Any]) -> None:
     """The work happens in other threads: the loop's own thread opens no file and runs no query."""
 
     async def life() -> None:
-        async with AsyncNoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        async with AsyncNoPokeDB(dim=DIM, **engine) as db:
             seen: list[int] = []
 
             def vectors() -> Any:
@@ -167,11 +169,11 @@ def test_event_loop_is_not_held_up(tmp_path: Path) -> None:
     run(life())
 
 
-def test_async_scan_walks_one_state_over_pages(tmp_path: Path) -> None:
+def test_async_scan_walks_one_state_over_pages(engine: dict[str, Any]) -> None:
     """Writes made between its steps do not show, and leaving early is fine."""
 
     async def life() -> None:
-        async with AsyncNoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        async with AsyncNoPokeDB(dim=DIM, **engine) as db:
             await db.add_many(np.ones((1000, DIM)), [{"n": n} for n in range(1000)])
             seen: list[Record] = []
             async for record in db.scan(include=("metadata", "vector")):
@@ -192,11 +194,11 @@ def test_async_scan_walks_one_state_over_pages(tmp_path: Path) -> None:
     run(life())
 
 
-def test_async_batch_is_atomic(tmp_path: Path) -> None:
+def test_async_batch_is_atomic(engine: dict[str, Any]) -> None:
     """Written when the block ends; an exception inside, or at the end, writes nothing and comes out as it is."""
 
     async def life() -> None:
-        async with AsyncNoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        async with AsyncNoPokeDB(dim=DIM, **engine) as db:
             async with db.batch() as batch:
                 id_ = batch.add(A, {"n": 0})
                 batch.upsert("x", B)
@@ -221,11 +223,11 @@ def test_async_batch_is_atomic(tmp_path: Path) -> None:
     run(life())
 
 
-def test_cancelled_batch_writes_nothing(tmp_path: Path) -> None:
+def test_cancelled_batch_writes_nothing(engine: dict[str, Any]) -> None:
     """A task that is cancelled inside its block leaves no trace."""
 
     async def life() -> None:
-        async with AsyncNoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        async with AsyncNoPokeDB(dim=DIM, **engine) as db:
             inside = asyncio.Event()
 
             async def work() -> None:
@@ -245,11 +247,11 @@ def test_cancelled_batch_writes_nothing(tmp_path: Path) -> None:
     run(life())
 
 
-def test_errors_come_out_of_the_await(tmp_path: Path) -> None:
+def test_errors_come_out_of_the_await(engine: dict[str, Any]) -> None:
     """The same exceptions with the same attributes, and the handle works on."""
 
     async def life() -> None:
-        async with AsyncNoPokeDB(dim=DIM, path=tmp_path / "db") as db:
+        async with AsyncNoPokeDB(dim=DIM, **engine) as db:
             with pytest.raises(InvalidVectorError, match="shape"):
                 await db.add([1.0])
             with pytest.raises(InvalidInputError):
@@ -264,18 +266,18 @@ def test_errors_come_out_of_the_await(tmp_path: Path) -> None:
     run(life())
 
 
-def test_errors_of_opening_come_with_the_first_await(tmp_path: Path) -> None:
-    """The constructor never touches the disk; opening can be tried again."""
+def test_errors_of_opening_come_with_the_first_await(engine: dict[str, Any], tmp_path: Path) -> None:
+    """The constructor touches nothing; opening can be tried again."""
 
     async def life() -> None:
-        missing = AsyncNoPokeDB(path=tmp_path / "missing")
+        missing = AsyncNoPokeDB(**engine)
         for _ in range(2):
             with pytest.raises(CollectionNotFoundError):
                 await missing.count()
         with pytest.raises(CollectionNotFoundError):
             async with missing:
                 pass
-        NoPokeDB(dim=DIM, path=tmp_path / "missing").close()
+        NoPokeDB(dim=DIM, **engine).close()
         assert await missing.count() == 0
         await missing.close()
         with pytest.raises(InvalidInputError):
@@ -284,11 +286,11 @@ def test_errors_of_opening_come_with_the_first_await(tmp_path: Path) -> None:
     run(life())
 
 
-def test_two_tasks_opening_at_once_open_once(tmp_path: Path) -> None:
+def test_two_tasks_opening_at_once_open_once(engine: dict[str, Any]) -> None:
     """A second open would meet the writer's lock; both tasks get the one handle."""
 
     async def life() -> None:
-        db = AsyncNoPokeDB(dim=DIM, path=tmp_path / "db")
+        db = AsyncNoPokeDB(dim=DIM, **engine)
         first, second, _, _ = await asyncio.gather(db.open(), db.open(), db.add(A), db.count())
         assert first is second is await db.open()
         assert await db.count() == 1
@@ -297,11 +299,12 @@ def test_two_tasks_opening_at_once_open_once(tmp_path: Path) -> None:
     run(life())
 
 
-def test_opening_waits_for_nothing_that_was_cancelled(tmp_path: Path) -> None:
+@pytest.mark.engines("embedded")
+def test_opening_waits_for_nothing_that_was_cancelled(engine: dict[str, Any], tmp_path: Path) -> None:
     """An open whose task is cancelled does not lock the folder against the next try."""
 
     async def life() -> None:
-        db = AsyncNoPokeDB(dim=DIM, path=tmp_path / "db")
+        db = AsyncNoPokeDB(dim=DIM, **engine)
         task = asyncio.create_task(db.open())
         while not (tmp_path / "db" / "LOCK").exists():  # until the other thread is in the middle of it
             await asyncio.sleep(0)
@@ -313,11 +316,11 @@ def test_opening_waits_for_nothing_that_was_cancelled(tmp_path: Path) -> None:
     run(life())
 
 
-def test_closing_is_final_and_harmless_twice(tmp_path: Path) -> None:
+def test_closing_is_final_and_harmless_twice(engine: dict[str, Any], tmp_path: Path) -> None:
     """After close every method is refused, as with the plain class; closing what was never open does nothing."""
 
     async def life() -> None:
-        db = AsyncNoPokeDB(dim=DIM, path=tmp_path / "db")
+        db = AsyncNoPokeDB(dim=DIM, **engine)
         await db.add(A)
         await db.close()
         await db.close()
@@ -333,23 +336,23 @@ def test_closing_is_final_and_harmless_twice(tmp_path: Path) -> None:
     run(life())
 
 
-def test_close_while_opening_closes(tmp_path: Path) -> None:
+def test_close_while_opening_closes(engine: dict[str, Any]) -> None:
     """Whichever comes first, the folder is free afterwards."""
 
     async def life() -> None:
-        db = AsyncNoPokeDB(dim=DIM, path=tmp_path / "db")
+        db = AsyncNoPokeDB(dim=DIM, **engine)
         opening = asyncio.create_task(db.open())
         await asyncio.sleep(0)  # the open has begun
         await db.close()
         await asyncio.gather(opening, return_exceptions=True)  # it may be refused or succeed
-        NoPokeDB(dim=DIM, path=tmp_path / "db").close()
+        NoPokeDB(dim=DIM, **engine).close()
 
     run(life())
 
 
-def test_handle_made_before_the_loop_works_in_it(tmp_path: Path) -> None:
+def test_handle_made_before_the_loop_works_in_it(engine: dict[str, Any]) -> None:
     """The constructor may run at import time, without a running loop; a later loop may go on with it."""
-    db = AsyncNoPokeDB(dim=DIM, path=tmp_path / "db")
+    db = AsyncNoPokeDB(dim=DIM, **engine)
     assert run(db.add(A)) == 0
     assert run(db.add(B)) == 1
     run(db.close())

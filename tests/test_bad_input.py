@@ -32,6 +32,7 @@ from nopokedb import (
     NoPokeDB,
     NoPokeError,
     NotADatabaseError,
+    NotSupportedError,
     ReadOnlyError,
     RecordNotFoundError,
     SettingsMismatchError,
@@ -39,6 +40,8 @@ from nopokedb import (
     list_collections,
 )
 from nopokedb.records import Part
+
+pytestmark = pytest.mark.engines
 
 DIM = 4
 GOOD = [1.0, 2.0, 3.0, 4.0]
@@ -48,6 +51,7 @@ SPACES = ("cosine", "l2", "ip")
 MIB = 2**20
 
 Call = Callable[[NoPokeDB], object]
+Open = Callable[..., NoPokeDB]
 
 
 # --- nothing changed ---------------------------------------------------------------------------------------
@@ -120,12 +124,12 @@ def refused_by_all(
 
 
 @pytest.fixture
-def db(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NoPokeDB]:
+def db(open_db: Open, request: pytest.FixtureRequest) -> NoPokeDB:
     """Three records with automatic ids 0, 1, 2 and one with a str id; parametrise indirectly for the space."""
-    with NoPokeDB(dim=DIM, path=tmp_path / "db", space=getattr(request, "param", "cosine")) as database:
-        database.add_many([GOOD, OTHER, [1, 0, 0, 0]], [{"n": 0}, {"n": 1}, {"n": 2}], texts=["a", None, ""])
-        database.add(GOOD, {"n": 3}, id="named")
-        yield database
+    database = open_db(dim=DIM, space=getattr(request, "param", "cosine"))
+    database.add_many([GOOD, OTHER, [1, 0, 0, 0]], [{"n": 0}, {"n": 1}, {"n": 2}], texts=["a", None, ""])
+    database.add(GOOD, {"n": 3}, id="named")
+    return database
 
 
 def in_batch(call: Callable[[Any], object]) -> Call:
@@ -414,7 +418,8 @@ def test_automatic_ids_end_at_the_largest_int_inside_one_call(db: NoPokeDB) -> N
     with pytest.raises(InvalidInputError):
         db.add_many([GOOD, GOOD])
     assert state(db) == before
-    assert db.add(GOOD) == 2**63 - 1
+    if not db.path.startswith("postgresql:"):  # whose counter is a sequence: a batch that failed leaves a gap
+        assert db.add(GOOD) == 2**63 - 1
 
 
 WITH_IDS: dict[str, Callable[[NoPokeDB, Any], object]] = {
@@ -878,27 +883,28 @@ def test_every_public_method_is_called_here() -> None:
 
 
 @pytest.mark.parametrize("call", rows(**EVERY_METHOD, **MORE_CALLS))
-def test_method_after_close_is_refused(tmp_path: Path, call: Call) -> None:
-    """A closed handle answers nothing and writes nothing; the message names the folder."""
-    path = tmp_path / "db"
-    database = NoPokeDB(dim=DIM, path=path)
+def test_method_after_close_is_refused(open_db: Open, call: Call) -> None:
+    """A closed handle answers nothing and writes nothing; the message names the collection."""
+    database = open_db(dim=DIM)
     database.add(GOOD)
     database.close()
-    before = files_of(path)
-    with pytest.raises(ClosedError, match=re.escape(str(path))):
+    before = files_of(Path(database.path))
+    with pytest.raises(ClosedError, match=re.escape(database.path)):
         call(database)
-    assert files_of(path) == before
+    assert files_of(Path(database.path)) == before
 
 
-def test_batch_open_while_the_database_closes_is_refused(tmp_path: Path) -> None:
+def test_batch_open_while_the_database_closes_is_refused(open_db: Open) -> None:
     """What a batch collected before the close is not written behind it."""
-    path = tmp_path / "db"
-    database = NoPokeDB(dim=DIM, path=path)
+    database = open_db(dim=DIM)
     with pytest.raises(ClosedError), database.batch() as batch:
         batch.add(GOOD)
         database.close()
-    with NoPokeDB(path=path) as database:
-        assert database.count() == 0
+    assert open_db().count() == 0
+
+
+READ_ONLY = (ReadOnlyError, (ReadOnlyError, NotSupportedError))
+"""What is raised; the second one where a method may be missing altogether."""
 
 
 @pytest.mark.parametrize("name", WRITING)
@@ -911,7 +917,9 @@ def test_read_only_handle_does_not_write(db: NoPokeDB, name: str, writer_is_open
     before = files_of(Path(db.path))
     with NoPokeDB(path=db.path, read_only=True) as reader:
         count = reader.count()
-        with pytest.raises(ReadOnlyError, match="read_only"):
+        with pytest.raises(
+            READ_ONLY[db.path.startswith("postgresql:")], match=r"read_only|not supported by the engine"
+        ):
             call(reader)
         assert reader.count() == count == 4
     assert files_of(Path(db.path)) == before
@@ -971,10 +979,12 @@ def test_read_only_handle_does_not_write(db: NoPokeDB, name: str, writer_is_open
         collection_bytes={"collection": b"x"},
     ),
 )
-def test_wrong_constructor_argument_is_refused(tmp_path: Path, arguments: dict[str, Any]) -> None:
-    """A wrong setting is named before any file exists."""
+def test_wrong_constructor_argument_is_refused(
+    engine: dict[str, Any], tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    """A wrong setting is named before anything exists."""
     with pytest.raises(InvalidInputError) as caught:
-        NoPokeDB(**{"dim": DIM, "path": tmp_path / "new", **arguments})
+        NoPokeDB(**{"dim": DIM, **engine, **arguments})
     assert caught.type is InvalidInputError
     assert says_expected_and_got(caught.value)
     assert files_of(tmp_path) == {}
@@ -1021,29 +1031,31 @@ def test_dropping_a_wrong_name_is_refused(tmp_path: Path, name: Any) -> None:
     assert files_of(tmp_path) == before
 
 
-def test_dropping_a_missing_collection_is_refused(tmp_path: Path) -> None:
+def test_dropping_a_missing_collection_is_refused(engine: dict[str, Any], tmp_path: Path) -> None:
     """It says that there is none, and creates nothing."""
-    for folder in (tmp_path, tmp_path / "missing"):
+    for name in ("absent", engine.get("collection", "db")):
         with pytest.raises(CollectionNotFoundError, match=r"expected a collection .* found none"):
-            drop_collection(folder, "absent")
+            drop_collection(engine["path"], name)
     assert files_of(tmp_path) == {}
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_missing_collection_without_dim_is_refused(tmp_path: Path, read_only: bool) -> None:
+def test_missing_collection_without_dim_is_refused(
+    open_db: Open, engine: dict[str, Any], tmp_path: Path, read_only: bool
+) -> None:
     """Without `dim` nothing is created; the message shows how to create."""
-    path = tmp_path / "missing"
     with pytest.raises(CollectionNotFoundError, match=r"expected a collection .* found none.*dim="):
-        NoPokeDB(path=path, read_only=read_only)
-    assert not path.exists()
+        open_db(read_only=read_only)
+    assert files_of(tmp_path) == {} and engine.get("collection") not in list_collections(engine["path"])
 
 
-def test_missing_collection_read_only_is_refused_even_with_dim(tmp_path: Path) -> None:
-    """A reader creates no folder."""
-    path = tmp_path / "missing"
+def test_missing_collection_read_only_is_refused_even_with_dim(
+    open_db: Open, engine: dict[str, Any], tmp_path: Path
+) -> None:
+    """A reader creates nothing."""
     with pytest.raises(CollectionNotFoundError):
-        NoPokeDB(dim=DIM, path=path, read_only=True)
-    assert not path.exists()
+        open_db(dim=DIM, read_only=True)
+    assert files_of(tmp_path) == {} and engine.get("collection") not in list_collections(engine["path"])
 
 
 OPENINGS: dict[str, dict[str, Any]] = {
@@ -1182,40 +1194,38 @@ def test_folder_of_a_newer_version_is_left_untouched(tmp_path: Path, arguments: 
     ],
 )
 def test_setting_that_disagrees_with_the_stored_one_is_refused(
-    tmp_path: Path, read_only: bool, name: str, stored: Any, given: Any
+    open_db: Open, read_only: bool, name: str, stored: Any, given: Any
 ) -> None:
     """The message names the setting, the stored value and the given one; the collection stays."""
-    path = tmp_path / "db"
-    with NoPokeDB(**{"dim": DIM, "path": path, name: stored}) as db:
+    with open_db(**{"dim": DIM, name: stored}) as db:
         db.add(GOOD)
-    before = stored_files(path)
+    before = stored_files(Path(db.path))
     with pytest.raises(SettingsMismatchError) as caught:
-        NoPokeDB(**{"dim": DIM, "path": path, "read_only": read_only, name: given})
+        open_db(**{"dim": DIM, "read_only": read_only, name: given})
     message = str(caught.value)
     assert f"{name}={stored!r}" in message and f"{name}={given!r}" in message
     assert says_expected_and_got(caught.value)
-    assert stored_files(path) == before
+    assert stored_files(Path(db.path)) == before
     for again in ({"read_only": True}, {}):
-        with NoPokeDB(path=path, **again) as db:
+        with open_db(**again) as db:
             assert db.count() == 1
 
 
-def test_setting_that_disagrees_is_refused_without_dim(tmp_path: Path) -> None:
+def test_setting_that_disagrees_is_refused_without_dim(open_db: Open) -> None:
     """Opening an existing collection without `dim` still checks what was asked for."""
-    path = tmp_path / "db"
-    NoPokeDB(dim=DIM, path=path, space="l2").close()
-    before = stored_files(path)
-    for arguments in ({"space": "ip"}, {"M": 32}, {"index": "scan"}):
+    db = open_db(dim=DIM, space="l2")
+    db.close()
+    before = stored_files(Path(db.path))
+    for arguments in ({"space": "ip"}, {"M": 32}, {"index": "exact"}):
         with pytest.raises(SettingsMismatchError):
-            NoPokeDB(path=path, **arguments)
-    assert stored_files(path) == before
+            open_db(**arguments)
+    assert stored_files(Path(db.path)) == before
 
 
-def test_settings_left_at_their_defaults_ask_for_nothing(tmp_path: Path) -> None:
+def test_settings_left_at_their_defaults_ask_for_nothing(open_db: Open) -> None:
     """A collection opens without repeating how it was made."""
-    path = tmp_path / "db"
-    NoPokeDB(dim=DIM, path=path, space="ip", M=8, ef_construction=50, index="graph").close()
-    with NoPokeDB(path=path) as db:
+    open_db(dim=DIM, space="ip", M=8, ef_construction=50, index="graph").close()
+    with open_db() as db:
         assert (db.dim, db.space, db.stats().index) == (DIM, "ip", "graph")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from nopokedb import InvalidInputError, InvalidVectorError, NoPokeDB, SettingsMismatchError
+from nopokedb.embed import make_embedder
 
 DIM = 16
 
@@ -32,35 +33,50 @@ def other(texts: list[str]) -> np.ndarray:
 
 other.__qualname__ = words.__qualname__
 
+Vectors = Callable[[list[str]], np.ndarray]
 
-def test_vectors_come_from_texts(open_db: Callable[..., NoPokeDB]) -> None:
+
+@pytest.fixture
+def model(engine: dict[str, Any]) -> tuple[Any, Vectors]:
+    """What `embed=` gets, and what it makes of texts: a callable, or at a server one of those that it has."""
+    if "://" in str(engine["path"]) and not str(engine["path"]).startswith("postgresql:"):
+        pytest.importorskip("wordllama")
+        return "wordllama", make_embedder("wordllama")
+    return words, words
+
+
+@pytest.mark.engines
+def test_vectors_come_from_texts(open_db: Callable[..., NoPokeDB], model: tuple[Any, Vectors]) -> None:
     """`add(text=...)` computes the vector, `query("words")` too; `dim` is the model's."""
-    db = open_db(embed=words)
-    assert db.dim == DIM
+    embed, made = model
+    db = open_db(embed=embed)
+    assert db.dim == made(["x"]).shape[1]
     cat = db.add(text="the cat sat")
     dog, bird = db.add_many(texts=["a dog ran", "one bird flew"])
-    assert np.array_equal(db[cat].vector, words(["the cat sat"])[0])
+    assert np.array_equal(db[cat].vector, made(["the cat sat"])[0])
     assert [hit.id for hit in db.query("dog ran", k=1)] == [dog]
     assert [hits[0].id for hits in db.query_many(["bird flew", "the cat"], k=1)] == [bird, cat]
     assert db.query("dog", text="cat", k=3)[0].id in (cat, dog)
-    assert db.query(words(["dog ran"])[0], k=1)[0].id == dog
+    assert db.query(made(["dog ran"])[0], k=1)[0].id == dog
     with db.batch() as b:
         fish = b.add(text="fish swim")
-    assert np.array_equal(db[fish].vector, words(["fish swim"])[0])
+    assert np.array_equal(db[fish].vector, made(["fish swim"])[0])
 
 
-def test_a_new_text_moves_only_computed_vectors(open_db: Callable[..., NoPokeDB]) -> None:
+@pytest.mark.engines
+def test_a_new_text_moves_only_computed_vectors(open_db: Callable[..., NoPokeDB], model: tuple[Any, Vectors]) -> None:
     """A vector that was given by hand outlives new texts; also across reopening, batches and metadata changes."""
-    db = open_db(embed=words)
-    hand = np.arange(DIM, dtype=np.float32)
+    embed, made = model
+    db = open_db(embed=embed)
+    hand = np.arange(db.dim, dtype=np.float32)
     db.upsert("computed", text="old words")
     db.upsert("hand", hand, text="old words")
     db.upsert("computed", metadata={"n": 1})
     db.close()
-    db = open_db(embed=words)
+    db = open_db(embed=embed)
     db.upsert_many(["computed", "hand", "new"], texts=["new words", "new words", "new words"])
-    assert np.array_equal(db["computed"].vector, words(["new words"])[0])
-    assert np.array_equal(db["new"].vector, words(["new words"])[0])
+    assert np.array_equal(db["computed"].vector, made(["new words"])[0])
+    assert np.array_equal(db["new"].vector, made(["new words"])[0])
     assert np.array_equal(db["hand"].vector, hand)
     assert db["hand"].text == "new words" and db["computed"].metadata == {"n": 1}
     with db.batch() as b:
@@ -69,13 +85,13 @@ def test_a_new_text_moves_only_computed_vectors(open_db: Callable[..., NoPokeDB]
         b.upsert("hand", text="in a batch")
         b.upsert("given", hand)
         b.upsert("given", text="after that")
-    assert np.array_equal(db["computed"].vector, words(["twice in a batch"])[0])
+    assert np.array_equal(db["computed"].vector, made(["twice in a batch"])[0])
     assert np.array_equal(db["hand"].vector, hand) and np.array_equal(db["given"].vector, hand)
     db.upsert("computed", hand)
     db.upsert("computed", text="stays where it is")
     assert np.array_equal(db["computed"].vector, hand)
     db.upsert_many(["computed", "new"], texts=[None, "moved"], metadatas=[{"a": 1}, None])
-    assert np.array_equal(db["new"].vector, words(["moved"])[0]) and db["computed"].text == "stays where it is"
+    assert np.array_equal(db["new"].vector, made(["moved"])[0]) and db["computed"].text == "stays where it is"
 
 
 def test_crash_keeps_how_vectors_came(open_db: Callable[..., NoPokeDB], tmp_path: Any) -> None:
@@ -92,6 +108,7 @@ def test_crash_keeps_how_vectors_came(open_db: Callable[..., NoPokeDB], tmp_path
         assert np.array_equal(again[1].vector, words(["three"])[0]) and np.array_equal(again[2].vector, np.ones(DIM))
 
 
+@pytest.mark.engines(without=("rest", "grpc"))
 def test_another_model_is_refused(open_db: Callable[..., NoPokeDB]) -> None:
     """Name and fingerprint are stored; a different one of either is an error that names both."""
     db = open_db(embed=words)
@@ -108,13 +125,19 @@ def test_another_model_is_refused(open_db: Callable[..., NoPokeDB]) -> None:
     with pytest.raises(InvalidVectorError, match="embed="):
         db.add(text="two")
     db.upsert(0, text="kept without the model")
-    db.close()
-    plain = NoPokeDB(dim=DIM, path=db.path + "-plain")
-    plain.close()
+
+
+@pytest.mark.engines
+def test_a_model_for_a_collection_without_one_is_refused(
+    open_db: Callable[..., NoPokeDB], model: tuple[Any, Vectors]
+) -> None:
+    """It would mix vectors of the model with others."""
+    open_db(dim=DIM).close()
     with pytest.raises(SettingsMismatchError):
-        NoPokeDB(path=plain.path, embed=words)
+        open_db(embed=model[0])
 
 
+@pytest.mark.engines(without=("rest", "grpc"))
 @pytest.mark.parametrize(
     "embed", [5, "no-such-model", lambda texts: 5, lambda texts: np.ones(DIM), lambda texts: np.full((1, DIM), np.nan)]
 )
@@ -126,15 +149,17 @@ def test_bad_models_are_refused(open_db: Callable[..., NoPokeDB], embed: Any) ->
         open_db(dim=3, embed=words)
 
 
-def test_nothing_to_compute_from(open_db: Callable[..., NoPokeDB]) -> None:
+@pytest.mark.engines
+def test_nothing_to_compute_from(open_db: Callable[..., NoPokeDB], model: tuple[Any, Vectors]) -> None:
     """Without vector and text there is nothing to store."""
-    db = open_db(embed=words)
+    db = open_db(embed=model[0])
     for call in (lambda: db.add(), lambda: db.add_many(texts=["a", None]), lambda: db.add_many(metadatas=[{}])):
         with pytest.raises(InvalidVectorError, match="expected"):
             call()
     assert len(db) == 0
 
 
+@pytest.mark.engines
 def test_the_model_inside_a_wheel(open_db: Callable[..., NoPokeDB]) -> None:
     """By name, found again by itself at the next open."""
     pytest.importorskip("wordllama")

@@ -176,6 +176,7 @@ def test_lists_that_do_not_settle(made: NoPokeDB, rng: np.random.Generator, monk
     assert plan.hit_count == 5
 
 
+@pytest.mark.engines(without=("postgres",))
 def test_text_and_hybrid(made: NoPokeDB, rng: np.random.Generator) -> None:
     """Which side took how long, what was fused, and nothing of vectors where only words were asked for."""
     query = rng.standard_normal(DIM)
@@ -193,6 +194,7 @@ def test_text_and_hybrid(made: NoPokeDB, rng: np.random.Generator) -> None:
     ask(made, query, include=("vector", "text", "metadata"))
 
 
+@pytest.mark.engines(without=("postgres",))
 def test_groups_take_rounds(made: NoPokeDB, rng: np.random.Generator) -> None:
     """Every round that the groups needed, told apart."""
     query = rng.standard_normal(DIM)
@@ -212,6 +214,7 @@ def test_explain_takes_what_query_takes() -> None:
     assert list(asked)[:4] == list(inspect.signature(NoPokeDB.explain).parameters)[:4]
 
 
+@pytest.mark.engines
 def test_what_query_refuses_explain_refuses(made: NoPokeDB) -> None:
     """With the same errors."""
     for arguments in ({"vector": None}, {"vector": [1, 2]}, {"k": 0}, {"ef": 0}, {"alpha": 0.3}, {"unlike": [1]}):
@@ -225,6 +228,7 @@ def test_what_query_refuses_explain_refuses(made: NoPokeDB) -> None:
         made.explain(np.ones(DIM), nothing=1)
 
 
+@pytest.mark.engines(without=("postgres",))
 def test_a_plan_of_a_read_only_handle(made: NoPokeDB, rng: np.random.Generator) -> None:
     """A reader beside the writer says the same."""
     query = rng.standard_normal(DIM)
@@ -235,3 +239,28 @@ def test_a_plan_of_a_read_only_handle(made: NoPokeDB, rng: np.random.Generator) 
             (s.part, s.strategy, s.candidates) for s in mine.searches
         ]
         assert reader.measure_recall(sample=10).query_count == 10
+
+
+@pytest.mark.engines
+def test_a_plan_is_of_the_query_that_it_explains(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
+    """Whatever the engine: as many hits as the query has, stages that add up to the time, and a form for JSON."""
+    db = open_db(dim=8)
+    db.add_many(
+        rng.standard_normal((60, 8)), [{"g": n % 3} for n in range(60)], texts=[f"word{n % 5}" for n in range(60)]
+    )
+    query = rng.standard_normal(8)
+    asked: list[tuple[dict[str, Any], str]] = [
+        ({"vector": query}, "vector"),
+        ({"vector": query, "where": {"g": 1}, "k": 30}, "vector"),
+        ({"text": "word1"}, "text"),
+        ({"vector": query, "text": "word1 word2", "k": 40}, "hybrid"),
+        ({"vector": query, "group_by": "g", "group_size": 2}, "vector"),
+        ({"vector": query, "where": {"g": 7}}, "vector"),
+    ]
+    for options, kind in asked:
+        plan, found = db.explain(**options), db.query(**options)
+        assert plan.hit_count == sum(len(item.hits) if hasattr(item, "hits") else 1 for item in found)
+        assert (plan.query, plan.k, plan.record_count) == (kind, options.get("k", 5), 60)
+        assert sum(stage.ms for stage in plan.stages) == pytest.approx(plan.total_ms, rel=1e-6)
+        assert json.loads(json.dumps(plan.to_dict())) == plan.to_dict()
+        assert str(plan).startswith(f"{kind} query, k={plan.k}")

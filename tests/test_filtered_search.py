@@ -169,6 +169,7 @@ def open_path(db: NoPokeDB) -> Any:
     return Path(db.path)
 
 
+@pytest.mark.engines
 def test_many_queries_are_the_same_as_one_by_one(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """`query_many` with a filter gives what `query` gives."""
     vectors, queries = embeddings(rng, 5_000), embeddings(rng, 20)
@@ -179,6 +180,7 @@ def test_many_queries_are_the_same_as_one_by_one(open_db: Callable[..., NoPokeDB
     assert db.query_many(queries, k=7, where=where) == [db.query(query, k=7, where=where) for query in queries]
 
 
+@pytest.mark.engines
 def test_filters_beside_a_writer(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """Readers in threads see only whole batches through a filter, while a writer changes which records pass."""
     db = open_db(dim=8)
@@ -206,6 +208,7 @@ def test_filters_beside_a_writer(open_db: Callable[..., NoPokeDB], rng: np.rando
     assert not problems, problems[:3]
 
 
+@pytest.mark.engines
 def test_two_writers_by_filter_do_not_lose_changes(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """Each of two threads claims records by filter; every record is claimed exactly once."""
     db = open_db(dim=2)

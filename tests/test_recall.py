@@ -221,6 +221,7 @@ def test_the_call_wins_over_the_handle(open_db: Callable[..., NoPokeDB], rng: np
     assert db.explain(query, 10, target_recall=0.99).searches[0].ef == segments_of(db)[0].ef_at_10
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("value", [0, 0.0, -0.5, 1.0001, 2, True, "0.9", float("nan"), float("inf"), [0.9], 10**400])
 def test_target_recall_out_of_range_is_refused(open_db: Callable[..., NoPokeDB], value: Any) -> None:
     """Above 0, at most 1, a number."""
@@ -234,6 +235,7 @@ def test_target_recall_out_of_range_is_refused(open_db: Callable[..., NoPokeDB],
             ask()
 
 
+@pytest.mark.engines
 def test_target_recall_with_ef_or_without_a_vector_is_refused(open_db: Callable[..., NoPokeDB]) -> None:
     """One of both, and neither where only words are matched."""
     db = open_db(dim=2)
@@ -292,6 +294,7 @@ def test_sampled_recall(open_db: Callable[..., NoPokeDB], rng: np.random.Generat
     assert weak.high < 0.99 and weak.worst_decile < weak.recall < weak.high
 
 
+@pytest.mark.engines
 def test_a_perfect_sample_is_not_certainty(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """Exact answers measure 1.0, duplicates included, and no more certain than so many queries can be."""
     db = open_db(dim=8, index="exact", space="l2")
@@ -346,6 +349,7 @@ def test_an_index_that_finds_too_little_is_not_believed(
     assert plan.candidates == 4 + 3000 and "did not settle" in plan.searches[0].why
 
 
+@pytest.mark.engines
 def test_the_smallest_collections_are_measured(open_db: Callable[..., NoPokeDB]) -> None:
     """One record, of which a copy of itself finds nothing, and two that cancel out; none at all cannot be sampled."""
     db = open_db(dim=2)
@@ -359,6 +363,7 @@ def test_the_smallest_collections_are_measured(open_db: Callable[..., NoPokeDB])
         assert db.measure_recall(sample=5, k=1).recall == 1
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -126,6 +126,7 @@ def test_sealed_segments_reach_the_recall(
     assert_recall(db, distances, queries, k=100)
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("space", ["cosine", "l2", "ip"])
 @pytest.mark.parametrize("dim", [1, 2, 3, 5, 7, 33, 129, 1025])
 def test_any_dimension(open_db: Callable[..., NoPokeDB], seed: int, dim: int, space: str) -> None:
@@ -229,6 +230,7 @@ def test_retired_rows_are_neither_found_nor_in_the_way(open_db: Callable[..., No
     assert db.query(target, k=10) == []
 
 
+@pytest.mark.engines
 def test_thousands_of_duplicates(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """Equal vectors by the thousand: an answer has k different ids, all at the right distance, the same every time."""
     vectors = np.repeat(gaussian(rng, 4, 48), 1500, axis=0)
@@ -244,6 +246,7 @@ def test_thousands_of_duplicates(open_db: Callable[..., NoPokeDB], rng: np.rando
         assert db.query(query, k=20) == hits
 
 
+@pytest.mark.engines
 def test_exact_search_breaks_ties_by_id(open_db: Callable[..., NoPokeDB], rng: np.random.Generator) -> None:
     """Searched exactly, of all that tie the smallest ids are returned, ints before strs."""
     db = open_db(dim=4, index="exact")

@@ -6,16 +6,24 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 from model import Model, assert_answers, assert_same
 
-from nopokedb import DuplicateIdError, InvalidInputError, NoPokeDB
+from nopokedb import DuplicateIdError, InvalidInputError, NoPokeDB, drop_collection
 from nopokedb.records import merge_metadata
 
 DIM = 3
@@ -55,7 +63,11 @@ class Machine(RuleBasedStateMachine):
         self.text_queries = 0
         self.indexed: set[str] = set()
         self.model = Model(DIM, space)
-        self.db = NoPokeDB(dim=DIM, path=self.root / "0", space=space)  # type: ignore[arg-type]
+        self.db = self.open(dim=DIM, space=space)
+
+    def open(self, **arguments: Any) -> NoPokeDB:
+        """The collection of this run."""
+        return NoPokeDB(path=self.root / "0", **arguments)
 
     @rule(target=used, seed=seeds, metadata=metadatas, text=texts)
     def add(self, seed: int, metadata: dict[str, Any], text: str | None) -> int | str:
@@ -232,3 +244,31 @@ TestMachine = Machine.TestCase
 TestMachine.settings = settings(
     max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+class Elsewhere(Machine):
+    """The same on another engine: nothing but the files of a folder is left out."""
+
+    engine: ClassVar[dict[str, Any]]
+    crash = None
+
+    def open(self, **arguments: Any) -> NoPokeDB:
+        return NoPokeDB(**self.engine, **arguments)
+
+    @rule()
+    def reopen(self) -> None:
+        self.db.close()
+        self.db = self.open()
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "db"):
+            drop_collection(self.engine["path"], self.engine["collection"])
+
+
+@pytest.mark.engines(without=("embedded",))
+def test_other_engines(engine: dict[str, Any]) -> None:
+    """Random sequences agree with the model wherever the collection is."""
+    kind = type("Elsewhere", (Elsewhere,), {"engine": engine})
+    few = settings(TestMachine.settings, max_examples=15)
+    run_state_machine_as_test(kind, settings=few)  # type: ignore[no-untyped-call]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import numpy as np
 from nopokedb.agreement import settings_of
 from nopokedb.backups import Backup
 from nopokedb.engine import Answer, Moment, NamedSnapshot, Order, Query, Stats, Write
-from nopokedb.errors import ClosedError, ForkedHandleError, InvalidInputError, ReadOnlyError
+from nopokedb.errors import ClosedError, ForkedHandleError, InvalidInputError, ReadOnlyError, UnavailableError
 from nopokedb.filters import Filter, Scalar, path_text
 from nopokedb.filters import Path as FieldPath
 from nopokedb.plan import Plan
@@ -49,22 +51,35 @@ class Connection:
         self._timeout_s = timeout_s
         self._closed = False
         self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._calls = 0
+        """Calls that wait for their answer."""
 
     def ask(self, operation: str, request: Any = _NOTHING) -> Any:
         """What the operation answers."""
-        self.check_open()
-        return attempted(
-            operation,
-            self._timeout_s,
-            lambda left: self._transport.call(operation, self.address.collection, request, left),
-        )
+        with self._calling():
+            return attempted(
+                operation,
+                self._timeout_s,
+                lambda left: self._transport.call(operation, self.address.collection, request, left),
+            )
 
     def scan(self, request: requests.ScanAll) -> Iterator[Record]:
         """The records of one state, which the server has taken when this returns."""
-        self.check_open()
-        return attempted(
-            "scan", self._timeout_s, lambda left: self._transport.scan(self.address.collection, request, left)
-        )
+        with self._calling():
+            records = attempted(
+                "scan", self._timeout_s, lambda left: self._transport.scan(self.address.collection, request, left)
+            )
+        return self._until_closed(records)
+
+    def _until_closed(self, records: Iterator[Record]) -> Iterator[Record]:
+        """These records; a scan that a close cuts off says so."""
+        try:
+            yield from records
+        except UnavailableError as error:
+            if self._closed:
+                raise self._closed_error() from error
+            raise
 
     def job(self, operation: str, request: Any, told: Callable[[float], object] = lambda share: None) -> Any:
         """What a job comes to; however long that takes. `told` hears which share of it is done, where that is known."""
@@ -86,12 +101,37 @@ class Connection:
                 "one there"
             )
         if self._closed:
-            raise ClosedError(f"the database {self.address} is closed; open it again")
+            raise self._closed_error()
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"the database {self.address} is closed; open it again")
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        """The handle is open, and stays so until the block ends."""
+        self.check_open()
+        with self._changed:
+            self.check_open()  # again: it may have been closed since, and then the transport is gone
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._calls -= 1
+                if not self._calls:
+                    self._changed.notify_all()
 
     def close(self) -> None:
-        if not self._closed and self._pid == os.getpid():
+        """Refuse new calls, wait for those that were sent, and close the connection under none of them: a write that
+        was cut off would not know its outcome."""
+        if self._pid != os.getpid():
+            return
+        with self._changed:
+            if self._closed:
+                return
             self._closed = True
-            self._transport.close()
+            self._changed.wait_for(lambda: not self._calls, self._timeout_s)
+        self._transport.close()
 
 
 class RemoteMoment:

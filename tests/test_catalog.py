@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,33 @@ DIM = 4
 A = [1.0, 2.0, 3.0, 4.0]
 
 
-def make(path: Path, name: str, count: int = 1) -> None:
+@dataclass(frozen=True)
+class Home:
+    """Where collections are, and how the names of this test begin there: databases and servers are shared."""
+
+    path: Any
+    prefix: str
+
+    def names(self) -> list[str]:
+        """Names of this test's collections, without what they begin with."""
+        found = list_collections(self.path)
+        assert found == sorted(found)
+        return [name.removeprefix(self.prefix) for name in found if name.startswith(self.prefix)]
+
+
+@pytest.fixture
+def home(engine: dict[str, Any], tmp_path: Path) -> Iterator[Home]:
+    """Empty at first, and again at the end."""
+    if "collection" not in engine:
+        yield Home(tmp_path, "")
+        return
+    found = Home(engine["path"], f"{engine['collection']}-")
+    yield found
+    for name in found.names():
+        drop_collection(found.path, found.prefix + name)
+
+
+def make(path: Any, name: str, count: int = 1) -> None:
     with NoPokeDB(dim=DIM, path=path, collection=name) as db:
         for n in range(count):
             db.add(A, {"in": name, "n": n})
@@ -33,18 +62,19 @@ def files_of(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def test_collections_are_listed_by_name(tmp_path: Path) -> None:
+@pytest.mark.engines
+def test_collections_are_listed_by_name(home: Home) -> None:
     """Sorted, while open and closed; each opens under its name and holds its own records."""
-    assert list_collections(tmp_path) == []
-    for name in ("b", "a", "with.dots-and_dashes", "0", "x" * 128):
-        make(tmp_path, name)
-    expected = ["0", "a", "b", "with.dots-and_dashes", "x" * 128]
-    assert list_collections(tmp_path) == list_collections(str(tmp_path)) == expected
+    assert home.names() == []
+    longest = "x" * (128 - len(home.prefix))
+    expected = ["0", "a", "b", "with.dots-and_dashes", longest]
+    for name in ("b", "a", "with.dots-and_dashes", "0", longest):
+        make(home.path, home.prefix + name)
+    assert home.names() == expected
     for name in expected:
-        with NoPokeDB(path=tmp_path, collection=name) as db:
-            assert db.get(0) == {"in": name, "n": 0} and db.count() == 1
-            assert db.path == str(tmp_path / name)
-            assert list_collections(tmp_path) == expected
+        with NoPokeDB(path=home.path, collection=home.prefix + name) as db:
+            assert db.get(0) == {"in": home.prefix + name, "n": 0} and db.count() == 1
+            assert db.path.endswith(name) and home.names() == expected
 
 
 def test_missing_folder_has_no_collections(tmp_path: Path) -> None:
@@ -73,26 +103,31 @@ def test_collection_of_a_folder_is_the_folder_below_it(tmp_path: Path) -> None:
         assert db.count() == 3
 
 
-def test_dropped_collection_is_gone(tmp_path: Path) -> None:
-    """Its folder too; the others stay to the byte."""
-    make(tmp_path, "a", 3)
-    make(tmp_path, "b", 2)
-    others = files_of(tmp_path / "b")
-    drop_collection(tmp_path, "a")
-    assert list_collections(tmp_path) == ["b"]
-    assert not (tmp_path / "a").exists()
-    assert files_of(tmp_path / "b") == others
+@pytest.mark.engines
+def test_dropped_collection_is_gone(home: Home) -> None:
+    """Its folder too; the others stay as they are."""
+    first, other = (home.prefix + name for name in "ab")
+    make(home.path, first, 3)
+    make(home.path, other, 2)
+    others = files_of(Path(home.path) / other)
+    drop_collection(home.path, first)
+    assert home.names() == ["b"]
+    assert not (Path(home.path) / first).exists() and files_of(Path(home.path) / other) == others
+    with NoPokeDB(path=home.path, collection=other) as db:
+        assert [record.metadata for record in db.scan()] == [{"in": other, "n": n} for n in range(2)]
     with pytest.raises(CollectionNotFoundError):
-        NoPokeDB(path=tmp_path, collection="a")
+        NoPokeDB(path=home.path, collection=first)
     with pytest.raises(CollectionNotFoundError):
-        drop_collection(str(tmp_path), "a")
+        drop_collection(home.path, first)
 
 
-def test_dropped_collection_can_be_made_anew(tmp_path: Path) -> None:
+@pytest.mark.engines
+def test_dropped_collection_can_be_made_anew(home: Home) -> None:
     """With other settings, empty, and with ids from the start."""
-    make(tmp_path, "a", 3)
-    drop_collection(tmp_path, "a")
-    with NoPokeDB(dim=2, path=tmp_path, collection="a", space="l2") as db:
+    name = f"{home.prefix}a"
+    make(home.path, name, 3)
+    drop_collection(home.path, name)
+    with NoPokeDB(dim=2, path=home.path, collection=name, space="l2") as db:
         assert db.count() == 0
         assert db.add([1.0, 2.0]) == 0
 

@@ -28,7 +28,7 @@ from nopokedb.embedded.search.highlight import Highlighter
 from nopokedb.embedded.search.text import TextIndex
 from nopokedb.embedded.storage.metadata import MetadataReader
 from nopokedb.embedded.text_view import TextView
-from nopokedb.errors import ClosedError, CorruptionError
+from nopokedb.errors import ClosedError, CorruptionError, SettingsMismatchError
 from nopokedb.text_query import parse_text_query as parse
 
 Open = Callable[..., NoPokeDB]
@@ -132,45 +132,64 @@ def test_ties_come_by_label() -> None:
             assert labels_of(index, query, limit) == list(range(min(limit, 60))), query
 
 
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("fox", [0, 1]),
-        ("FOXES", [0, 1]),
-        ("+quick +brown", [0]),
-        ("quick -brown", [1]),
-        ("-quick", []),
-        ("the", []),
-        ("", []),
-        ("+the fox", [0, 1]),
-        ('"brown fox"', [0]),
-        ('"fox brown"', []),
-        ('"state of the art"', [2]),
-        ('"state art"', []),
-        ("well-known", [2]),
-        ("+well-known", [2]),
-        ("fox -well-known", [0, 1]),
-        ("runn*", [1]),
-        ("the*", [0, 2, 3]),
-        ("RÉS*", [3]),
-        ("well-kno*", [2]),
-        ("resume", [3]),
-        ("re\u0301sume\u0301", [3]),
-        ("\uff26\uff2f\uff38", [0, 1]),
-        ("zebra", []),
-        ("zeb*", []),
-    ],
-)
+FOUND: list[tuple[str, list[int]]] = [
+    ("fox", [0, 1]),
+    ("FOXES", [0, 1]),
+    ("+quick +brown", [0]),
+    ("quick -brown", [1]),
+    ("-quick", []),
+    ("the", []),
+    ("", []),
+    ("+the fox", [0, 1]),
+    ('"brown fox"', [0]),
+    ('"fox brown"', []),
+    ('"state of the art"', [2]),
+    ('"state art"', []),
+    ("well-known", [2]),
+    ("+well-known", [2]),
+    ("fox -well-known", [0, 1]),
+    ("runn*", [1]),
+    ("the*", [0, 2, 3]),
+    ("RÉS*", [3]),
+    ("well-kno*", [2]),
+    ("resume", [3]),
+    ("re\u0301sume\u0301", [3]),
+    ("\uff26\uff2f\uff38", [0, 1]),
+    ("zebra", []),
+    ("zeb*", []),
+]
+TEXTS = [
+    "The quick brown fox jumps",
+    "running foxes are quick",
+    "well-known and state of the art in C++",
+    "The résumé of Zoë",
+    "",
+]
+
+
+@pytest.mark.parametrize(("query", "expected"), FOUND)
 def test_what_a_query_finds(query: str, expected: list[int]) -> None:
     """Words, phrases, prefixes and operators on five texts."""
-    texts = [
-        "The quick brown fox jumps",
-        "running foxes are quick",
-        "well-known and state of the art in C++",
-        "The résumé of Zoë",
-        "",
-    ]
-    assert sorted(labels_of(index_of(texts), query)) == expected
+    assert sorted(labels_of(index_of(TEXTS), query)) == expected
+
+
+@pytest.mark.engines
+def test_every_engine_finds_the_same(open_db: Open) -> None:
+    """Ids, order, and marked passages are those of the index here; a filter and snapshots of writes apply."""
+    db = open_db(dim=2)
+    db.add_many(np.ones((5, 2)), texts=TEXTS)
+    index = index_of(TEXTS)
+    for query, expected in FOUND:
+        assert [hit.id for hit in db.query(text=query, k=9)] == labels_of(index, query, 9), query
+        assert sorted(hit.id for hit in db.query(text=query, k=9, where={"$id": {"$lt": 2}})) == [
+            id_ for id_ in expected if id_ < 2
+        ]
+        marked = Highlighter(parse(query), index.analyzer)
+        for hit in db.query(text=query, k=9, highlight=True):
+            assert hit["highlight"] == marked.highlight(TEXTS[hit.id])
+    db.upsert(0, text="nothing of it")
+    db.delete(1)
+    assert db.query(text="fox") == [] and [hit.id for hit in db.query(text="nothing")] == [0]
 
 
 # --- languages ----------------------------------------------------------------------------------------------
@@ -187,20 +206,33 @@ def test_every_language_finds_its_own_words(language: str) -> None:
     assert labels_of(index, "plain " + "x" * 60_000) == [2]
 
 
-@pytest.mark.parametrize(
-    ("language", "stored", "asked", "stop_word"),
-    [
-        ("en", "running", "runs", "the"),
-        ("de", "Häuser", "haus", "für"),
-        ("fr", "chevaux chantées", "chantée", "avec"),
-        ("es", "canciones", "cancion", "para"),
-        ("it", "gatti", "gatto", "della"),
-        ("pt", "livros", "livro", "para"),
-        ("nl", "boeken", "boek", "een"),
-        ("sv", "flickorna", "flicka", "och"),
-        ("ru", "книги", "книга", "что"),
-    ],
-)
+INFLECTIONS = [
+    ("en", "running", "runs", "the"),
+    ("de", "Häuser", "haus", "für"),
+    ("fr", "chevaux chantées", "chantée", "avec"),
+    ("es", "canciones", "cancion", "para"),
+    ("it", "gatti", "gatto", "della"),
+    ("pt", "livros", "livro", "para"),
+    ("nl", "boeken", "boek", "een"),
+    ("sv", "flickorna", "flicka", "och"),
+    ("ru", "книги", "книга", "что"),
+]
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize(("language", "stored", "asked", "stop_word"), INFLECTIONS)
+def test_every_engine_knows_the_language(open_db: Open, language: str, stored: str, asked: str, stop_word: str) -> None:
+    """`text_language` is kept, and decides what is found."""
+    db = open_db(dim=2, text_language=language)
+    db.add([1, 1], text=f"{stored} {stop_word}")
+    assert [hit.id for hit in db.query(text=asked)] == [0] and db.query(text=stop_word) == []
+    db.close()
+    with pytest.raises(SettingsMismatchError, match="text_language"):
+        open_db(text_language="ar")
+    assert [hit.id for hit in open_db().query(text=asked)] == [0]
+
+
+@pytest.mark.parametrize(("language", "stored", "asked", "stop_word"), INFLECTIONS)
 def test_inflections_and_stop_words(language: str, stored: str, asked: str, stop_word: str) -> None:
     """Words meet by their stems; stop words are not looked for; "none" does neither."""
     texts = [f"{stored} {stop_word}"]
@@ -704,8 +736,9 @@ def test_a_state_ahead_of_the_records_is_not_used(open_db: Open, tmp_path: Path)
     kept = Kept(open_db(dim=2), tmp_path / "view")
     other = NoPokeDB(dim=2, path=tmp_path / "other")
     other.add([1, 1], text="word number17")
-    shutil.copytree(kept.text, tmp_path / "other" / "text")
-    view = TextView(tmp_path / "other", "en", reader_of(other), 7)
+    # Not in the collection's own folder, where its upkeep thread clears up.
+    shutil.copytree(kept.text, tmp_path / "beside" / "text")
+    view = TextView(tmp_path / "beside", "en", reader_of(other), 7)
     assert find(view, other, "word") == [0]
     assert "it is of lsn" in view.notes[0]
     view.close()

@@ -112,7 +112,9 @@ def test_the_generated_messages_are_those_of_the_proto(tmp_path: Any) -> None:
 def test_every_operation_is_a_method_with_all_its_fields() -> None:
     """Nothing that REST can be asked is missing in gRPC."""
     service = pb.DESCRIPTOR.services_by_name["NoPokeDB"]
-    assert {method.name for method in METHODS} | {"Scan", "WriteStream"} == {method.name for method in service.methods}
+    assert {method.name for method in METHODS} | {"Scan", "WriteStream", "Import"} == {
+        method.name for method in service.methods
+    }
     assert {method.operation for method in METHODS} >= OPERATIONS.keys() - {"scan"}
     for method in METHODS:
         assert service.methods_by_name[method.name].input_type.name == method.asked.__name__

@@ -15,7 +15,7 @@ from nopokedb.errors import (
     NeedsRecoveryError,
     NewerFormatError,
 )
-from nopokedb.opening import TIMEOUT_S, check_connection, check_name, refuse_key, resolve_folder
+from nopokedb.opening import check_name, refuse_key, resolve_folder
 from nopokedb.postgres.address import is_postgres, require_driver
 from nopokedb.remote.address import Address, is_address, parse_address
 
@@ -77,15 +77,10 @@ def drop_collection(path: str | Path, name: str, *, api_key: str | None = None) 
 
 def _ask_server(address: Address, api_key: str | None, operation: str) -> Any:
     """One question to a server, outside of any handle."""
-    from nopokedb.remote.engine import Connection
-    from nopokedb.remote.opening import make_transport
+    from nopokedb.remote.opening import connected
 
-    check_connection(api_key, TIMEOUT_S)
-    connection = Connection(make_transport(address, api_key), address, TIMEOUT_S)
-    try:
+    with connected(address, api_key) as connection:
         return connection.ask(operation)
-    finally:
-        connection.close()
 
 
 def _is_collection(folder: Path) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nopokedb.errors import InvalidInputError, NotSupportedError
-from nopokedb.opening import resolve_folder
+from nopokedb.opening import check_name, refuse_key, resolve_folder
 from nopokedb.postgres.address import is_postgres
 from nopokedb.problems import Problem
-from nopokedb.remote.address import is_address
+from nopokedb.remote.address import is_address, parse_address
 
 
 def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Problem]:
@@ -43,7 +43,13 @@ def check(path: str | Path, repair: bool = False, deep: bool = True) -> list[Pro
     return check_folder_alone(resolve_folder(path, None), repair=bool(repair), deep=bool(deep))
 
 
-def restore(source: str | Path | Sequence[str | Path], path: str | Path) -> int:
+def restore(
+    source: str | Path | Sequence[str | Path],
+    path: str | Path,
+    *,
+    backup_of: str | None = None,
+    api_key: str | None = None,
+) -> int:
     """Make a collection in the empty or absent folder `path` from a backup file, or from a full one and incremental
     ones in order. Everything in the files is checked before anything is written, and the folder appears whole or not
     at all.
@@ -51,12 +57,35 @@ def restore(source: str | Path | Sequence[str | Path], path: str | Path) -> int:
     It is a new collection with the records, settings and counter of automatic ids of the last file's moment. Search
     indexes are built again in the background of the first handle.
 
+    With the address of a collection on a server (`http://host:port/collection`), which must not exist, the files are
+    those that the server keeps, and `source` has their names.
+
+    Args:
+        backup_of: at a server, the collection that was backed up, if it has another name.
+        api_key: a key of the server, with the role admin for both collections.
+
     Returns: how many records it has. Raises `ArchiveError` for files that are damaged, foreign or do not continue each
     other, `InvalidInputError` if the folder has something in it, OSError if the disk has not the room.
     """
-    from nopokedb.embedded.restore import restore_backups
-
     if isinstance(source, bytes) or not isinstance(source, str | Path | Sequence):
         raise InvalidInputError(f"expected a backup file or a list of them, got {type(source).__name__} {source!r:.80}")
     sources = [source] if isinstance(source, str | Path) else list(source)
+    if is_address(path):
+        from nopokedb.remote.opening import connected
+        from nopokedb.server.requests import Restore
+
+        address = parse_address(str(path))
+        check_name(address.collection)
+        with connected(address, api_key) as connection:
+            request = Restore([str(name) for name in sources], backup_of)
+            return int(connection.job("restore", request)["count"])
+    refuse_key(api_key)
+    if is_postgres(path):
+        raise NotSupportedError(
+            "restore is not supported by the engine PostgreSQL: restore into a folder, then use `nopokedb copy`"
+        )
+    if backup_of is not None:
+        raise NotSupportedError("expected backup_of only with the address of a server: here sources are files")
+    from nopokedb.embedded.restore import restore_backups
+
     return restore_backups([resolve_folder(item, None) for item in sources], resolve_folder(path, None))

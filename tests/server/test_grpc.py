@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from nopokedb import NoPokeDB, NoPokeError, OutcomeUnknownError
 from nopokedb.rpc import nopokedb_pb2 as pb
-from nopokedb.rpc.methods import ERROR_KEY, METHODS, SCAN, SERVICE, WRITE_STREAM, Method
+from nopokedb.rpc.methods import ERROR_KEY, IMPORT, METHODS, SCAN, SERVICE, WRITE_STREAM, Method
 from nopokedb.server.access import ROLES
 from nopokedb.server.keys import create_key
 from nopokedb.server.operations import OPERATIONS
@@ -27,7 +27,7 @@ from nopokedb.server.operations import OPERATIONS
 from .process import ServerProcess
 
 DIM = 4
-_HIGHER = dict.fromkeys(("create", "drop", "backup", "check", "compact", "optimize"), "admin")
+_HIGHER = dict.fromkeys(("create", "drop", "backup", "backups", "restore", "check", "compact", "optimize"), "admin")
 
 
 def target_of(server: ServerProcess) -> str:
@@ -44,7 +44,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProc
     folder = tmp_path_factory.mktemp("grpc")
     keys = {role: create_key(folder / "keys.json", role, role) for role in ROLES}
     keys["other"] = create_key(folder / "keys.json", "other", "admin", ["other"])
-    flags = ("--max-k", "10", "--max-body-bytes", "50000", "--max-filter-bytes", "100")
+    flags = ("--max-k", "10", "--max-body-bytes", "50000", "--max-upload-bytes", "100000", "--max-filter-bytes", "100")
     server = ServerProcess(folder / "collections", "--keys", str(folder / "keys.json"), *flags, key=keys["admin"])
     server.call("PUT", "/docs", {"dim": DIM})
     with grpc.insecure_channel(target_of(server)) as channel:
@@ -80,7 +80,7 @@ def test_every_method_with_every_key(keyed: tuple[Any, Any, dict[str, str]], met
         code, _ = answer(channel, method.path, message, keys[name])
         allowed = ROLES.index(name) >= ROLES.index(role)  # type: ignore[arg-type]
         assert (code is grpc.StatusCode.PERMISSION_DENIED) != allowed, (name, code)
-    if method.operation not in ("list", "job"):
+    if method.operation not in ("list", "job", "jobs"):
         assert answer(channel, method.path, message, keys["other"])[0] is grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -90,10 +90,16 @@ def test_streams_want_a_key_too(keyed: tuple[Any, Any, dict[str, str]]) -> None:
     scan = channel.unary_stream(SCAN, pb.ScanRequest.SerializeToString, pb.ScanReply.FromString)
     write = channel.stream_stream(WRITE_STREAM, pb.WriteRequest.SerializeToString, pb.IdsReply.FromString)
     batch = pb.WriteRequest(collection="docs", records=[pb.RecordInput(vector=vector_bytes(1, 2, 3, 4))])
+    admin = (("authorization", f"Bearer {keys['admin']}"),)
+    load = channel.stream_stream(IMPORT, pb.ImportRequest.SerializeToString, pb.DocumentReply.FromString)
+    part = pb.ImportRequest(collection="docs", format="jsonl", data=b"x" * 40_000)
     for call, code in (
         (scan(pb.ScanRequest(collection="docs")), grpc.StatusCode.UNAUTHENTICATED),
         (write(iter([batch])), grpc.StatusCode.UNAUTHENTICATED),
         (write(iter([batch]), metadata=read), grpc.StatusCode.PERMISSION_DENIED),
+        (load(iter([part])), grpc.StatusCode.UNAUTHENTICATED),
+        (load(iter([part]), metadata=read), grpc.StatusCode.PERMISSION_DENIED),
+        (load(iter([part] * 10), metadata=admin), grpc.StatusCode.RESOURCE_EXHAUSTED),
     ):
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
@@ -202,6 +208,49 @@ def test_a_stream_of_batches(shared: ServerProcess) -> None:
     assert replies == list(range(200))
     assert shared.call("POST", "/stream/count", {"where": {"a": 1}}) == {"count": 200}
     assert 'transport="grpc"' in shared.client.get("/metrics").text
+
+
+def test_a_file_in_parts(shared: ServerProcess) -> None:
+    """It is taken as it comes and written by a job; what is wrong with it, or with the call, is said."""
+    shared.call("PUT", "/parts", {"dim": DIM})
+    rows = b"".join(b'{"id": %d, "vector": [1, 2, 3, %d]}\n' % (n, n) for n in range(300))
+    with grpc.insecure_channel(target_of(shared)) as channel:
+        call = channel.stream_unary(IMPORT, pb.ImportRequest.SerializeToString, pb.DocumentReply.FromString)
+        job_of = channel.unary_unary(f"/{SERVICE}/Job", pb.JobRequest.SerializeToString, pb.DocumentReply.FromString)
+
+        def ended(first: pb.ImportRequest, *rest: bytes) -> dict[str, Any]:
+            job = orjson.loads(call(iter([first, *(pb.ImportRequest(data=part) for part in rest)])).json)
+            while job["ended_at"] is None:
+                job = orjson.loads(job_of(pb.JobRequest(name=job["id"])).json)
+            return job  # type: ignore[no-any-return]
+
+        first = pb.ImportRequest(collection="parts", format="jsonl", batch_size=100, data=rows[:100])
+        job = ended(first, rows[100:5_001], rows[5_001:])
+        assert job["state"] == "done" and job["result"] == {"count": 300}, job
+        assert shared.call("POST", "/parts/count") == {"count": 300}
+        again = ended(first, rows[100:])
+        assert again["state"] == "failed" and again["error"]["type"] == "DuplicateIdError"
+        first.mode = "upsert"
+        assert ended(first, rows[100:])["result"] == {"count": 300}
+        for wrong, code in (
+            (pb.ImportRequest(collection="absent", format="jsonl"), grpc.StatusCode.NOT_FOUND),
+            (pb.ImportRequest(collection="parts", format="npy"), grpc.StatusCode.INVALID_ARGUMENT),
+            (pb.ImportRequest(collection="parts", format="csv", mode="x"), grpc.StatusCode.INVALID_ARGUMENT),
+            (pb.ImportRequest(collection="parts", format="csv", batch_size=0), grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(iter([wrong]))
+            assert caught.value.code() is code
+        with pytest.raises(grpc.RpcError) as caught:
+            call(iter([]))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        jobs = channel.unary_unary(f"/{SERVICE}/Jobs", pb.JobsRequest.SerializeToString, pb.DocumentReply.FromString)
+        listed = [item for item in orjson.loads(jobs(pb.JobsRequest()).json)["jobs"] if item["collection"] == "parts"]
+        assert [(item["kind"], item["state"]) for item in listed] == [
+            ("import", "done"),
+            ("import", "failed"),
+            ("import", "done"),
+        ]
 
 
 def test_two_hundred_grpc_clients_at_once(shared: ServerProcess) -> None:

@@ -21,7 +21,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import nopokedb
-from nopokedb import NoPokeDB
+from nopokedb import (
+    ArchiveError,
+    InvalidInputError,
+    NoPokeDB,
+    NoPokeError,
+    drop_collection,
+    list_collections,
+)
 from nopokedb.cli.serve import serve as serve_command
 from nopokedb.server.rest.routes import ROUTES
 
@@ -69,6 +76,58 @@ def test_backups_are_jobs_with_names(shared: ServerProcess, docs: str, tmp_path:
     assert [item["name"] for item in listed] == ["one", "two"]
     folder = shared.log.with_name("collections") / ".backups" / docs.strip("/")
     assert nopokedb.restore([folder / "one.npkb", folder / "two.npkb"], tmp_path / "again") == 12
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_backups_are_restored_to_a_new_collection(shared: ServerProcess, docs: str, kind: str) -> None:
+    """Under its own name once that is free, or under another; whole, and never over what is there."""
+    name, address = docs.strip("/"), shared.addresses[kind]
+    with NoPokeDB(path=address, collection=name) as db:
+        for made, record in (("full", rows(0, 10)[3]), ("more", rows(50, 51)[0])):
+            db.upsert(record["id"], record["vector"], {"in": made})
+            db.backup(made, since=None if made == "full" else "full")
+        content = [record.metadata for record in db.scan()]
+    for wrong, error in (
+        ({"source": "absent"}, NoPokeError),
+        ({"source": "../full"}, InvalidInputError),
+        ({"source": []}, InvalidInputError),
+        ({"source": "full", "backup_of": "../x"}, InvalidInputError),
+        ({"source": "more"}, ArchiveError),
+        ({"source": ["more", "full"]}, ArchiveError),
+    ):
+        with pytest.raises(error, match="expected"):
+            nopokedb.restore(path=f"{address}/{name}-again", **({"backup_of": name} | wrong))  # type: ignore[arg-type]
+        assert f"{name}-again" not in list_collections(address)
+    with pytest.raises(NoPokeError, match="which exists"):
+        nopokedb.restore("full", f"{address}/{name}")
+    assert nopokedb.restore(["full", "more"], f"{address}/{name}-again", backup_of=name) == 11
+    with NoPokeDB(path=address, collection=f"{name}-again") as again:
+        assert [record.metadata for record in again.scan()] == content and again.check() == []
+        assert again.add([1, 1, 1, 1]) == 51
+    for gone in (name, f"{name}-again"):
+        drop_collection(address, gone)
+    assert nopokedb.restore("full", f"{address}/{name}") == 10
+    assert shared.call("GET", f"{docs}/records/3")["metadata"] == {"in": "full"}
+    for left in (shared.log.with_name("collections") / ".backups" / name).iterdir():
+        left.unlink()
+
+
+def test_one_restores_at_a_time(serve: Callable[..., ServerProcess]) -> None:
+    """While a collection is being restored nobody else makes one of that name; one of two wins, and is whole."""
+    server = serve()
+    with NoPokeDB(path=server.url, collection="a", dim=DIM) as db:
+        db.add_many(np.random.default_rng(0).standard_normal((5_000, DIM)), [{"n": n} for n in range(5_000)])
+        db.backup("one")
+    body = {"backups": ["one"], "backup_of": "a"}
+    answers = [server.request("POST", "/b/restore", body) for _ in range(4)]
+    made = server.request("PUT", "/b", {"dim": 2}).status_code
+    ends = [ended(server, answer.json()) for answer in answers if answer.status_code == 202]
+    won = [job for job in ends if job["state"] == "done"]
+    refused = [answer.json() for answer in answers if answer.status_code != 202]
+    refused += [job for job in ends if job["state"] == "failed"]
+    assert all(item["error"]["type"] == "ConflictError" for item in refused) and len(won) + len(refused) == 4, refused
+    assert (made, len(won)) in ((409, 1), (201, 0))
+    assert server.call("POST", "/b/count") == {"count": 5_000 if won else 0}
 
 
 def test_check_compact_and_optimize_are_jobs(shared: ServerProcess, docs: str) -> None:

@@ -22,7 +22,7 @@ _PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5)
 REPEATABLE = frozenset(
     {
         *("query", "explain", "get", "scan", "count", "facet", "measure_recall", "stats", "sample", "embed"),
-        *("snapshots", "snapshot", "describe", "list", "job"),
+        *("snapshots", "snapshot", "describe", "list", "job", "jobs", "backups"),
         *("create", "create_index", "save"),  # done twice, they leave what they leave when done once
     }
 )

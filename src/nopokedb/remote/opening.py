@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from nopokedb.agreement import check_fields, check_settings
 from nopokedb.distribution import install_hint
 from nopokedb.errors import NotSupportedError
 from nopokedb.filters import path_text
+from nopokedb.opening import TIMEOUT_S, Opening, check_connection
 from nopokedb.records import Vectors, shown
 from nopokedb.remote.address import Address
 from nopokedb.remote.engine import Connection, RemoteEngine
 from nopokedb.remote.transport import Transport
 from nopokedb.server import requests
 from nopokedb.server.results import Collection
-
-if TYPE_CHECKING:
-    from nopokedb.opening import Opening
 
 
 def open_remote(address: Address, opening: Opening) -> tuple[RemoteEngine, Callable[[Sequence[str]], Vectors] | None]:
@@ -30,6 +29,17 @@ def open_remote(address: Address, opening: Opening) -> tuple[RemoteEngine, Calla
         connection.close()
         raise
     return engine, engine.embed if engine.embed_name else None
+
+
+@contextmanager
+def connected(address: Address, api_key: str | None) -> Iterator[Connection]:
+    """A connection for what is asked outside of any handle."""
+    check_connection(api_key, TIMEOUT_S)
+    connection = Connection(make_transport(address, api_key), address, TIMEOUT_S)
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 def make_transport(address: Address, api_key: str | None) -> Transport:

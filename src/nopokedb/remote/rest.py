@@ -117,6 +117,8 @@ ROUTES: dict[str, _Route] = {
     "drop_snapshot": _Route("DELETE", "/snapshots/{}", _done),
     "rollback": _Route("POST", "/snapshots/{}/rollback", _counted),
     "backup": _Route("POST", "/backup", _same),
+    "restore": _Route("POST", "/restore", _same),
+    "backups": _Route("GET", "/backups", lambda document: document["backups"]),
     "check": _Route("POST", "/check", _same),
     "compact": _Route("POST", "/compact", _same),
     "optimize": _Route("POST", "/optimize", _same),
@@ -127,6 +129,7 @@ ROUTES: dict[str, _Route] = {
 _ELSEWHERE = {
     "list": _Route("GET", "/v1/collections", lambda document: document["collections"]),
     "job": _Route("GET", "/v1/jobs/{}", _same),
+    "jobs": _Route("GET", "/v1/jobs", lambda document: document["jobs"]),
 }
 """Not below a collection."""
 

@@ -115,7 +115,9 @@ _PUT: dict[str, Callable[[Any, str, Any], None]] = {
         ("records", "changes"),
         lambda message, name, value: _put_parts(getattr(message, name), value),
     ),
-    **dict.fromkeys(("texts", "indexed_fields"), lambda message, name, value: getattr(message, name).extend(value)),
+    **dict.fromkeys(
+        ("texts", "indexed_fields", "backups"), lambda message, name, value: getattr(message, name).extend(value)
+    ),
     "vector": _put_vector,
     "vectors": _put_vectors,
     "queries": _put_vectors,
@@ -170,7 +172,7 @@ _TAKE: dict[str, Callable[[Any], Any]] = {
     "text": _text,
     "records": lambda value: [request_of(RecordInput, item) for item in value],
     "changes": lambda value: [request_of(Change, item) for item in value],
-    **dict.fromkeys(("texts", "indexed_fields"), list),
+    **dict.fromkeys(("texts", "indexed_fields", "backups"), list),
 }
 _OTHER_NAMES = {"vector_text": "vector", "vector_texts": "vectors"}
 

@@ -111,10 +111,14 @@ METHODS: tuple[Method, ...] = (
     Method("Rollback", "rollback", *_NAME, *_COUNTED),
     Method("Save", "save", *_NOTHING, *_DONE),
     Method("Backup", "backup", pb.BackupRequest, requests.Backup, *_JOB),
+    Method("Restore", "restore", pb.RestoreRequest, requests.Restore, *_JOB),
     Method("Check", "check", pb.CheckRequest, requests.Check, *_JOB),
     Method("Compact", "compact", *_NOTHING, *_JOB),
     Method("Optimize", "optimize", *_NOTHING, *_JOB),
     Method("Job", "job", pb.JobRequest, requests.Name, *_JOB),
+    Method("Jobs", "jobs", pb.JobsRequest, requests.Nothing, *_document(lambda document: document["jobs"])),
+    Method("Backups", "backups", *_NOTHING, *_document(lambda document: document["backups"])),
 )
 SCAN = f"/{SERVICE}/Scan"
 WRITE_STREAM = f"/{SERVICE}/WriteStream"
+IMPORT = f"/{SERVICE}/Import"

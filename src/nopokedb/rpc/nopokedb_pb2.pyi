@@ -370,6 +370,34 @@ class BackupRequest(_message.Message):
     since: str
     def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ..., since: _Optional[str] = ...) -> None: ...
 
+class RestoreRequest(_message.Message):
+    __slots__ = ("collection", "backups", "backup_of")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    BACKUPS_FIELD_NUMBER: _ClassVar[int]
+    BACKUP_OF_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    backups: _containers.RepeatedScalarFieldContainer[str]
+    backup_of: str
+    def __init__(self, collection: _Optional[str] = ..., backups: _Optional[_Iterable[str]] = ..., backup_of: _Optional[str] = ...) -> None: ...
+
+class ImportRequest(_message.Message):
+    __slots__ = ("data", "collection", "format", "mode", "batch_size")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    collection: str
+    format: str
+    mode: str
+    batch_size: int
+    def __init__(self, data: _Optional[bytes] = ..., collection: _Optional[str] = ..., format: _Optional[str] = ..., mode: _Optional[str] = ..., batch_size: _Optional[int] = ...) -> None: ...
+
+class JobsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class CheckRequest(_message.Message):
     __slots__ = ("collection", "deep")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]

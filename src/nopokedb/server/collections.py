@@ -24,7 +24,7 @@ from nopokedb.errors import (
     SettingsMismatchError,
 )
 from nopokedb.opening import resolve_folder
-from nopokedb.server.refusals import DiskFullError, StoppingError
+from nopokedb.server.refusals import ConflictError, DiskFullError, StoppingError
 from nopokedb.server.requests import CreateCollection
 from nopokedb.server.statuses import is_disk_full
 
@@ -58,6 +58,8 @@ class Collections:
         self._min_free = min_free
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
+        self._reserved: set[str] = set()
+        """Names of collections that are being restored."""
         self._closed = False
         self.disk_full = False
         """A write met a full disk, and none has succeeded since."""
@@ -81,6 +83,8 @@ class Collections:
             if _is_there(folder):
                 self._agree(folder, wanted)
                 return False
+            if name in self._reserved:
+                raise ConflictError(f"expected the name of a new collection, got {name!r}, which is being restored")
             if wanted.embed is not None and wanted.embed not in self._models:
                 known = ", ".join(map(repr, self._models)) or "none"
                 raise InvalidInputError(
@@ -105,6 +109,20 @@ class Collections:
             slot.used_at = time.monotonic()
         self.make_room()
         return True
+
+    @contextmanager
+    def reserved(self, name: str) -> Iterator[Path]:
+        """The folder of a collection that is not there, for the block to make: nobody else makes one meanwhile."""
+        folder = resolve_folder(self.root, name)
+        with self._lock:
+            if name in self._reserved or _is_there(folder):
+                raise ConflictError(f"expected the name of a new collection, got {name!r}, which exists; drop it first")
+            self._reserved.add(name)
+        try:
+            yield folder
+        finally:
+            with self._lock:
+                self._reserved.discard(name)
 
     def _agree(self, folder: Path, wanted: CreateCollection) -> None:
         """Raise `SettingsMismatchError` unless the collection has these settings."""

@@ -12,6 +12,7 @@ from nopokedb.backups import Backup
 from nopokedb.errors import InvalidInputError
 from nopokedb.opening import resolve_folder
 from nopokedb.problems import Problem
+from nopokedb.records import shown
 from nopokedb.server import requests
 from nopokedb.server.jobs import Job
 from nopokedb.server.refusals import ConflictError, NoSuchThingError
@@ -46,6 +47,19 @@ def check_backup(folder: Path, collection: str, request: requests.Backup) -> Non
     if request.since is not None and not backup_file(folder, collection, request.since).exists():
         raise NoSuchThingError(f"expected the name of an earlier backup, got {request.since!r}, which does not exist")
     target.parent.mkdir(parents=True, exist_ok=True)
+
+
+def backup_files(folder: Path, collection: str, names: object) -> list[Path]:
+    """The files of these backups, all of which are there."""
+    if not isinstance(names, list) or not names:
+        raise InvalidInputError(f"expected backups to be an array of names, got {shown(names)}")
+    files = [backup_file(folder, collection, name) for name in names]
+    for name, file in zip(names, files, strict=True):
+        if not file.is_file():
+            raise NoSuchThingError(
+                f"expected the name of a backup of {collection!r}, got {name!r}, which does not exist"
+            )
+    return files
 
 
 def backups(folder: Path, collection: str) -> list[dict[str, Any]]:

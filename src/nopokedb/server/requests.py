@@ -265,6 +265,16 @@ class Backup:
 
 
 @dataclass(slots=True)
+class Restore:
+    """Make a collection of backups in the server's folder: a full one, then those that continue it, in order."""
+
+    backups: list[str]
+    """Names, never paths."""
+    backup_of: str | None = None
+    """Name of the collection that was backed up, if it is another than the one to be made."""
+
+
+@dataclass(slots=True)
 class Check:
     """Compare what is stored with its checksums and with everything else."""
 

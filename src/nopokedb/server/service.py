@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
-from nopokedb import NoPokeDB
+from nopokedb import NoPokeDB, restore
 from nopokedb.errors import InvalidInputError
+from nopokedb.opening import check_name
 from nopokedb.server import keeping, reading, requests
 from nopokedb.server.access import Caller, Role
 from nopokedb.server.coalescing import Coalescing
@@ -30,8 +32,9 @@ from nopokedb.server.refusals import StoppingError, TimeLimitError, TooManyReque
 from nopokedb.server.results import Answers, Collection, Created, Done
 from nopokedb.server.settings import ServerSettings
 from nopokedb.server.tracing import NoTracing, Spans, Tracing
-from nopokedb.server.uploads import clear
+from nopokedb.server.uploads import PART_BYTES, Spool, Upload, clear, write_file
 from nopokedb.server.vectors import unpack
+from nopokedb.transfer.formats import Format
 
 _log = logging.getLogger("nopokedb.server")
 T = TypeVar("T")
@@ -205,6 +208,59 @@ class Service:
         """The backups of a collection, which may be gone by now."""
         caller.check("admin", name)
         return await self.in_thread("slow", lambda: keeping.backups(self.settings.backup_folder, name))
+
+    async def restore(self, caller: Caller, name: str, request: requests.Restore) -> Job:
+        """Begin to make a collection of backups, which may be of another one."""
+        caller.check("admin", name)
+        source = name if request.backup_of is None else check_name(request.backup_of)
+        caller.check("admin", source)
+
+        def begin() -> Job:
+            files = keeping.backup_files(self.settings.backup_folder, source, request.backups)
+            with self.collections.reserved(name):  # there is no such collection
+                pass
+            return self.jobs.submit("restore", name, lambda _: {"count": restore_files(files)})
+
+        def restore_files(files: list[Path]) -> int:
+            with self.collections.reserved(name) as folder:
+                return restore(files, folder)
+
+        return await self.in_thread("slow", begin)
+
+    async def import_file(self, caller: Caller, name: str, spool: Spool, kind: Format, upload: Upload) -> Job:
+        """Begin to write the records of a file, which is gone when the job ends or does not begin."""
+
+        def work(db: NoPokeDB, job: Job) -> dict[str, int]:
+            def advance(share: float | None) -> None:
+                job.progress = share
+
+            try:
+                return {"count": write_file(db, spool.path, kind, upload, advance)}
+            finally:
+                spool.close()
+
+        try:
+            return await self.begin(caller, "write", "import", name, lambda: None, work)
+        except BaseException:
+            spool.close()
+            raise
+
+    async def spooled(self, pieces: AsyncIterator[bytes]) -> Spool:
+        """What comes in, as a file. Threads write it, in parts of a size that is worth one."""
+        spool = await self.in_thread("slow", lambda: Spool(self.settings.upload_folder))
+        try:
+            part = bytearray()
+            async for piece in pieces:
+                part += piece
+                if len(part) >= PART_BYTES:
+                    whole = bytes(part)
+                    await self.in_thread("slow", lambda: spool.write(whole))  # noqa: B023 - awaited at once
+                    part.clear()
+            await self.in_thread("slow", lambda: spool.finish(bytes(part)))
+        except BaseException:
+            spool.close()
+            raise
+        return spool
 
     async def check(self, caller: Caller, name: str, request: requests.Check) -> Job:
         """Begin a check."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import orjson
 
@@ -23,7 +23,8 @@ from nopokedb.server.writing import write_records
 from nopokedb.transfer.formats import Format, open_source
 from nopokedb.transfer.layout import Layout, Reader
 
-FORMATS: dict[bytes, Format] = {
+UploadFormat: TypeAlias = Literal["jsonl", "csv", "parquet", "arrow"]
+FORMATS: dict[bytes, UploadFormat] = {
     b"application/x-ndjson": "jsonl",
     b"application/jsonl": "jsonl",
     b"application/vnd.apache.parquet": "parquet",
@@ -31,6 +32,8 @@ FORMATS: dict[bytes, Format] = {
     b"application/vnd.apache.arrow.file": "arrow",
     b"text/csv": "csv",
 }
+PART_BYTES = 2**20
+"""So much is gathered before a thread gets it."""
 _MAX_BATCH = 100_000
 _BATCH_BYTES = 16 * 2**20
 """A batch is closed when its lines have this much, whatever their number."""

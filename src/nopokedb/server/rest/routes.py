@@ -120,6 +120,12 @@ async def _backups(call: Call) -> Reply:
     return Reply(encode({"backups": await call.service.backups(call.caller, call.name)}))
 
 
+async def _restore(call: Call) -> Reply:
+    call.caller.check("admin", call.name)
+    request = build(requests.Restore, await call.body())
+    return Reply(encode(await call.service.restore(call.caller, call.name, request)), 202)
+
+
 async def _check(call: Call) -> Reply:
     call.caller.check("admin", call.name)
     body = await call.body()
@@ -252,6 +258,15 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", _COLLECTION, _drop, "Delete a collection with all its records.", "admin"),
     Route("POST", f"{_COLLECTION}/backup", _backup, "Begin a backup.", "admin", requests.Backup, status=202),
     Route("GET", f"{_COLLECTION}/backups", _backups, "Names and sizes of the backups.", "admin"),
+    Route(
+        "POST",
+        f"{_COLLECTION}/restore",
+        _restore,
+        "Begin to make a collection of backups.",
+        "admin",
+        requests.Restore,
+        status=202,
+    ),
     Route("POST", f"{_COLLECTION}/import", begin_import, _IMPORT, "write", None, OPTIONS, status=202),
     Route("POST", f"{_COLLECTION}/check", _check, "Begin a check.", "admin", requests.Check, status=202),
     Route("POST", f"{_COLLECTION}/compact", _compact, "Begin a compaction.", "admin", status=202),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from nopokedb.errors import InvalidInputError
 from nopokedb.server.refusals import MediaTypeError, TimeLimitError
@@ -11,12 +10,10 @@ from nopokedb.server.rest.bodies import stream_body
 from nopokedb.server.rest.calls import Call
 from nopokedb.server.rest.encoding import encode
 from nopokedb.server.rest.replies import Reply
-from nopokedb.server.uploads import FORMATS, Lines, Spool, Upload, write_file
+from nopokedb.server.uploads import FORMATS, PART_BYTES, Lines, Spool, Upload, write_file
 from nopokedb.transfer.formats import Format
 
 OPTIONS = ("mode", "batch_size")
-_PART_BYTES = 2**20
-"""So much of a body is gathered before a thread gets it."""
 
 
 def format_of(call: Call) -> Format | None:
@@ -44,22 +41,7 @@ async def begin_import(call: Call) -> Reply:
         listed = ", ".join(name.decode() for name in FORMATS)
         raise MediaTypeError(f"expected a content type of {listed}, got {call.media_type.decode('latin-1')!r:.80}")
     upload = _upload(call)
-    spool = await _spooled(call)
-
-    def work(db: Any, job: Any) -> dict[str, int]:
-        def advance(share: float | None) -> None:
-            job.progress = share
-
-        try:
-            return {"count": write_file(db, spool.path, kind, upload, advance)}
-        finally:
-            spool.close()
-
-    try:
-        job = await call.service.begin(call.caller, "write", "import", call.name, lambda: None, work)
-    except BaseException:
-        spool.close()
-        raise
+    job = await call.service.import_file(call.caller, call.name, await _spooled(call), kind, upload)
     return Reply(encode(job), 202)
 
 
@@ -68,7 +50,7 @@ async def _lines(call: Call, upload: Upload) -> int:
     part = bytearray()
     async for piece in stream_body(call.receive, call.headers, call.service.limits.max_upload_bytes):
         part += piece
-        if len(part) >= _PART_BYTES:
+        if len(part) >= PART_BYTES:
             await _take(call, lines, bytes(part), last=False)
             part.clear()
     await _take(call, lines, bytes(part), last=True)
@@ -91,21 +73,7 @@ async def _file(call: Call, kind: Format, upload: Upload) -> int:
 
 async def _spooled(call: Call) -> Spool:
     """The body as a file."""
-    service = call.service
-    spool = await service.in_thread("slow", lambda: Spool(service.settings.upload_folder))
-    try:
-        part = bytearray()
-        async for piece in stream_body(call.receive, call.headers, service.limits.max_upload_bytes):
-            part += piece
-            if len(part) >= _PART_BYTES:
-                whole = bytes(part)
-                await service.in_thread("slow", lambda: spool.write(whole))  # noqa: B023 - awaited at once
-                part.clear()
-        await service.in_thread("slow", lambda: spool.finish(bytes(part)))
-    except BaseException:
-        spool.close()
-        raise
-    return spool
+    return await call.service.spooled(stream_body(call.receive, call.headers, call.service.limits.max_upload_bytes))
 
 
 def _upload(call: Call) -> Upload:

@@ -20,6 +20,7 @@ import orjson
 from google.protobuf.message import DecodeError
 
 from nopokedb.errors import NoPokeError
+from nopokedb.records import check_choice
 from nopokedb.rpc import nopokedb_pb2 as pb
 from nopokedb.rpc.asked import request_of
 from nopokedb.rpc.methods import ERROR_KEY, METHODS, SERVICE, Method
@@ -27,12 +28,13 @@ from nopokedb.rpc.told import ids_message, page_message
 from nopokedb.server import requests
 from nopokedb.server.access import Caller
 from nopokedb.server.operations import OPERATIONS
-from nopokedb.server.refusals import MalformedRequestError, TimeLimitError
+from nopokedb.server.refusals import MalformedRequestError, TimeLimitError, TooLargeError
 from nopokedb.server.rest.encoding import encode
 from nopokedb.server.results import Answers, Records
 from nopokedb.server.service import Service
 from nopokedb.server.statuses import describe, is_expected, status_of
 from nopokedb.server.streaming import scan_pages
+from nopokedb.server.uploads import Upload, UploadFormat
 
 _log = logging.getLogger("nopokedb.server")
 
@@ -59,6 +61,14 @@ async def _job(service: Service, caller: Caller, collection: str, request: reque
     return service.jobs.get(caller, request.name)
 
 
+async def _jobs(service: Service, caller: Caller, collection: str, request: requests.Nothing) -> Any:
+    return {"jobs": service.jobs.all(caller)}
+
+
+async def _backups(service: Service, caller: Caller, collection: str, request: requests.Nothing) -> Any:
+    return {"backups": await service.backups(caller, collection)}
+
+
 _WORK: dict[str, Work] = {
     **{name: _operation(name) for name in OPERATIONS},
     "create": lambda service, caller, name, request: service.create(caller, name, request),
@@ -69,7 +79,10 @@ _WORK: dict[str, Work] = {
     "check": lambda service, caller, name, request: service.check(caller, name, request),
     "compact": lambda service, caller, name, _: service.compact(caller, name),
     "optimize": lambda service, caller, name, _: service.optimize(caller, name),
+    "restore": lambda service, caller, name, request: service.restore(caller, name, request),
+    "backups": _backups,
     "job": _job,
+    "jobs": _jobs,
 }
 
 
@@ -78,6 +91,7 @@ def method_handlers(service: Service) -> grpc.GenericRpcHandler:
     handlers = {method.name: grpc.unary_unary_rpc_method_handler(_unary(service, method)) for method in METHODS}
     handlers["Scan"] = grpc.unary_stream_rpc_method_handler(_scan(service))
     handlers["WriteStream"] = grpc.stream_stream_rpc_method_handler(_write_stream(service))
+    handlers["Import"] = grpc.stream_unary_rpc_method_handler(_import(service))
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
@@ -137,16 +151,50 @@ def _write_stream(service: Service) -> Callable[[AsyncIterator[bytes], Context],
     return handle
 
 
+def _import(service: Service) -> Callable[[AsyncIterator[bytes], Context], Awaitable[bytes]]:
+    async def handle(parts: AsyncIterator[bytes], context: Context) -> bytes:
+        async with Answering(service, context, "import") as caller, _upload_time(service):
+            messages = aiter(parts)
+            first = _message(pb.ImportRequest, await anext(messages, b""))
+            caller.check("write", first.collection)
+            check_choice("format", first.format, UploadFormat)
+            upload = Upload(first.mode or "insert", first.batch_size if first.HasField("batch_size") else 1_000)
+
+            async def data() -> AsyncIterator[bytes]:
+                size, part = 0, first.data
+                while True:
+                    size += len(part)
+                    if size > service.limits.max_upload_bytes:
+                        raise TooLargeError(
+                            f"expected at most {service.limits.max_upload_bytes} bytes (max_upload_bytes of this "
+                            "server), got more"
+                        )
+                    yield part
+                    raw = await anext(messages, None)
+                    if raw is None:
+                        return
+                    part = _message(pb.ImportRequest, raw).data
+
+            spool = await service.spooled(data())
+            job = await service.import_file(caller, first.collection, spool, first.format, upload)
+            return serialized(pb.DocumentReply(json=encode(job)))
+        raise AssertionError("an error has ended the call")
+
+    return handle
+
+
+def _message(kind: type[Any], raw: bytes) -> Any:
+    try:
+        return kind.FromString(raw)
+    except DecodeError as error:
+        raise MalformedRequestError(f"expected a message {kind.__name__}, got what is none: {error}") from None
+
+
 async def _parsed(service: Service, method: Method, raw: bytes) -> tuple[str, Any]:
     """The collection and the request of a message."""
 
     def parse() -> tuple[str, Any]:
-        try:
-            message = method.asked.FromString(raw)
-        except DecodeError as error:
-            raise MalformedRequestError(
-                f"expected a message {method.asked.__name__}, got what is none: {error}"
-            ) from None
+        message = _message(method.asked, raw)
         return getattr(message, "collection", ""), request_of(method.request, message)
 
     return parse() if len(raw) <= _AT_ONCE else await service.in_thread("read", parse)

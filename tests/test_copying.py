@@ -145,4 +145,4 @@ def test_graduate(
     assert "before" in words and "scan" in words
     assert run(["graduate", source, target, "--queries", "5", "--resume"]) == 0
     assert "overlap@10" in capsys.readouterr().out
-    assert differences(target) == [] and len(compare(target, source, 3)) == 3
+    assert differences(target) == [] and len(compare(target, source, 40)) == 3  # all but surely one of them has a text

@@ -165,12 +165,12 @@ def test_groups(made: Made, rng: np.random.Generator) -> None:
     assert {g.key for g in db.query(text="engine", k=30, group_by="group")} <= set(range(20))
 
 
-@pytest.mark.engines("embedded")
+@pytest.mark.engines("embedded", "postgres")
 def test_groups_far_behind_are_filled(
     open_db: Callable[..., NoPokeDB], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second member of the best group is the last of all records: it is found all the same."""
-    from nopokedb.embedded import ranking
+    from nopokedb import ranking
 
     monkeypatch.setattr(ranking, "_GROUP_LENGTH", 8)
     db = open_db(dim=2, space="l2")

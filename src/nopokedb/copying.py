@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from nopokedb.database import NoPokeDB
+from nopokedb.database import NoPokeDB, engine_of
 from nopokedb.embed import MODELS
 from nopokedb.errors import CollectionNotFoundError, InvalidInputError, NotSupportedError
 from nopokedb.postgres.address import is_postgres
@@ -139,7 +139,7 @@ def compare(source: str, target: str, queries: int) -> list[Comparison]:
     with ExitStack() as opened:
         one = opened.enter_context(NoPokeDB(path=source, read_only=True))
         two = opened.enter_context(NoPokeDB(path=target, read_only=True))
-        ids, vectors = one._engine.sample(queries, None)
+        ids, vectors = engine_of(one).sample(queries, None)
         if not ids:
             return []
         points = _between(vectors)
@@ -161,7 +161,7 @@ def differences(source: str) -> list[str]:
                 found.append(f"snapshots ({', '.join(names)}): not supported; use backups of the server")
             found.append("undo, backup, restore, snapshots and rollback: the server's own tools take their place")
             found.append("max_memory and durability: settings of the server take their place")
-        if db._engine.settings_given()["index"] == "scan":
+        if engine_of(db).settings_given()["index"] == "scan":
             found.append("index='scan': 'auto' takes its place")
         return found
 
@@ -174,8 +174,8 @@ def _opened_target(origin: NoPokeDB, target: str, made: _Copied) -> NoPokeDB:
     try:
         return NoPokeDB(path=target)
     except CollectionNotFoundError:
-        settings = origin._engine.settings_given()
-    name = origin._engine.embed_name
+        settings = engine_of(origin).settings_given()
+    name = engine_of(origin).embed_name
     if name in MODELS:
         settings["embed"] = name
     elif name:

@@ -377,3 +377,11 @@ class NoPokeDB(Reading, Keeping):
     def _write_many(self, kind: BulkKind, columns: Columns, merge: bool, batch_size: int, progress: bool) -> list[Id]:
         """Write one atomic batch after the other; the ids of all."""
         return write_all(self._engine, self._intake.bulk(kind, columns, merge, batch_size), columns, progress)
+
+
+def engine_of(db: NoPokeDB) -> Engine:
+    """What is behind a handle, for the modules of this package that stand above it: server, cli, transfer, copying.
+
+    It checks nothing (engine.py): callers hand it what records.py and question.py have made of their arguments.
+    """
+    return db._engine

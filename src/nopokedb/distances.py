@@ -33,6 +33,12 @@ def prepare_queries(space: str, queries: Floats) -> Floats:
     return out
 
 
+def unit_mean(space: str, vectors: Floats) -> Doubles:
+    """The mean of vectors, of unit length each under cosine."""
+    mean: Doubles = prepare_queries(space, vectors).mean(axis=0, dtype=np.float64)
+    return mean
+
+
 def final_order(space: str, query: Floats, vectors: Floats) -> Doubles:
     """What answers are ordered by, smaller is better: shape (n,), between a raw query (dim,) and raw vectors (n, dim),
     computed in float64.

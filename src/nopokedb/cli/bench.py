@@ -12,6 +12,7 @@ import numpy as np
 from nopokedb import NoPokeDB
 from nopokedb.cli.options import json_option, where_option
 from nopokedb.cli.output import Output
+from nopokedb.database import engine_of
 from nopokedb.errors import InvalidInputError
 
 _WARM_UP = 50
@@ -74,7 +75,7 @@ def _questions(db: NoPokeDB, count: int, where: Any) -> Any:
     """Vectors to ask: stored ones and points between two, by turns."""
     from nopokedb.where import parse_filter
 
-    _, stored = db._engine.sample(count, parse_filter(where))
+    _, stored = engine_of(db).sample(count, parse_filter(where))
     if not len(stored):
         raise InvalidInputError("expected records to make queries of, found none")
     between = (stored + np.roll(stored, 1, axis=0)) / 2

@@ -9,6 +9,7 @@ import click
 from nopokedb import NoPokeDB
 from nopokedb.cli.options import json_option
 from nopokedb.cli.output import Output, size
+from nopokedb.database import engine_of
 
 
 @click.command()
@@ -19,7 +20,7 @@ def optimize(path: str, json: bool) -> None:
     output = Output(json=json)
     with NoPokeDB(path=path) as db:
         with output.measured(f"optimizing {db.path}", "records") as advance:
-            db._engine.optimize(lambda done, total: advance(done, done / total if total else None))
+            engine_of(db).optimize(lambda done, total: advance(done, done / total if total else None))
         stats = db.stats()
     indexed = sum(segment.live_count for segment in stats.segments)
     output.document(

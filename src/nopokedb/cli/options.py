@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from nopokedb import NoPokeDB, View
+from nopokedb.database import engine_of
 from nopokedb.errors import InvalidInputError
 from nopokedb.records import Id, Part
 from nopokedb.transfer.layout import IdType, load_json
@@ -161,7 +162,7 @@ def question(db: NoPokeDB, options: dict[str, Any]) -> dict[str, Any]:
         if by is not None:
             raise InvalidInputError("expected --text beside --by, got none")
         return asked
-    has_model = bool(db._engine.embed_name)
+    has_model = bool(engine_of(db).embed_name)
     by = by or ("both" if has_model and "vector" not in asked and not like else "words")
     if by != "words":
         if "vector" in asked or like:

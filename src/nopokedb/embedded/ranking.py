@@ -1,7 +1,7 @@
 """Queries that ask for more than the nearest vectors: by text, by examples, fused, varied, grouped.
 
 Each question becomes a list of candidates, best first: by vector, by text, or both sides fused (fusion.py has the
-formulas). Examples, diversity and groups only change which candidates are asked for and which of them are taken.
+formulas). What is taken of them is the same on every engine: ../ranking.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nopokedb.distances import Floats, prepare_queries, scores_and_distances
+from nopokedb.distances import Floats, scores_and_distances
 from nopokedb.embedded.allowed import Allowed, FilteredRows
 from nopokedb.embedded.nearest import nearest_rows
 from nopokedb.embedded.read_path import ReadPath
@@ -19,23 +19,16 @@ from nopokedb.embedded.recorder import Recorder
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.embedded.text_view import TextAt, TextView
-from nopokedb.engine import Answer, Query
-from nopokedb.errors import InvalidInputError, RecordNotFoundError
-from nopokedb.filters import And, Test, group_keys, nodes_at
-from nopokedb.fusion import reciprocal_rank, varied, weighted
-from nopokedb.records import MAX_K, MIN_COSINE_NORM, Group, Hit, Id, decode_metadata, id_order
+from nopokedb.engine import Query
+from nopokedb.errors import RecordNotFoundError
+from nopokedb.filters import Filter, group_keys, nodes_at
+from nopokedb.fusion import reciprocal_rank, weighted
+from nopokedb.ranking import SIDE_FACTOR, SIDE_LENGTH, AnyRanking, GroupKey
+from nopokedb.records import Hit, Id, Vectors, decode_metadata, id_order
 from nopokedb.text_query import TextQuery
 
-_SIDE_LENGTH = 50
-"""Candidates that each side of a hybrid query brings at least: rank 50 weighs 0.55 of rank 1 under reciprocal ranks."""
-_SIDE_FACTOR = 4
 _SPARE_TIES = 16
 """Matches asked for beyond the wanted ones, so that the ids decide most ties at the end of a list."""
-_POOL_FACTOR = 5
-"""Candidates per hit among which a varied answer is chosen; LangChain's default is the same ratio."""
-_POOL_LENGTH = 50
-_GROUP_LENGTH = 4_096
-"""Groups that are not full after so many candidates are filled by a filter on their values."""
 
 
 @dataclass(slots=True)
@@ -58,7 +51,7 @@ class _Side:
     distances: list[float] | None = None
 
 
-class Ranking:
+class Ranking(AnyRanking[Candidate]):
     """Answers one query on one snapshot."""
 
     def __init__(
@@ -69,52 +62,36 @@ class Ranking:
         query: Query,
         record: Recorder | None = None,
     ) -> None:
+        super().__init__(query, reads.space)
         self._reads = reads
         self._record = record
-        self._query = query
         self._view: TextView | None = None
         self._text: TextAt | None = None
         if query.texts:
             # The text index says which snapshot it equals, so that both sides answer of one state.
             self._view = view()
             self.snapshot, self._text = self._view.at(take_snapshot)
-            self._lap("text index")
+            self.lap("text index")
         else:
             self.snapshot = take_snapshot()
         self._allowed: Allowed = reads.allowed(self.snapshot, query.where, record)
         self._left_out: set[int] = set()
-        self._vectors = query.vectors if not query.like else self._from_examples()
+        self.vectors = query.vectors if not query.like else self._from_examples()
 
-    def answers(self) -> list[Answer]:
-        """One answer per question."""
-        query = self._query
-        texts: list[TextQuery | None] = [*query.texts] if query.texts else [None]
-        count = len(texts) if self._vectors is None else len(self._vectors)
-        texts = texts * count if len(texts) == 1 else texts
-        vectors: list[Floats | None] = [None] * count if self._vectors is None else [*self._vectors]
-        return [self._answer(vector, text) for vector, text in zip(vectors, texts, strict=True)]
-
-    def _lap(self, stage: str) -> None:
+    def lap(self, stage: str) -> None:
         """What passed since the last stage belongs to this one."""
         if self._record is not None:
             self._record.lap(stage)
 
-    def _answer(self, vector: Floats | None, text: TextQuery | None) -> Answer:
-        query = self._query
-        if query.group_size:
-            return self._groups(vector, text)
-        if query.diversity is not None:
-            pool = self._candidates(vector, text, min(max(_POOL_FACTOR * query.k, _POOL_LENGTH), MAX_K))
-            return self._hits(self._varied(pool), text)
-        return self._hits(self._candidates(vector, text, query.k), text)
-
     # --- candidates ----------------------------------------------------------------------------------------
 
     def _candidates(
-        self, vector: Floats | None, text: TextQuery | None, length: int, allowed: Allowed | None = None
+        self, vector: Floats | None, text: TextQuery | None, length: int, where: Filter | None
     ) -> list[Candidate]:
-        """The best `length` records, best first, examples left out."""
-        allowed = allowed or self._allowed
+        allowed = self._allowed
+        if where is not self._query.where:
+            allowed = self._reads.allowed(self.snapshot, where)
+            self.lap("filter")
         wanted = length + len(self._left_out)
         if vector is not None and text is not None:
             found = self._fused(vector, text, wanted, allowed)
@@ -137,7 +114,7 @@ class Ranking:
 
     def _by_vector(self, vector: Floats, length: int, allowed: Allowed) -> _Side:
         """The nearest, with all that tie with the last."""
-        space, snapshot = self._reads.space, self.snapshot
+        space, snapshot = self._space, self.snapshot
         query, record = self._query, self._record
         rows = nearest_rows(space, snapshot, allowed, vector[None, :], length, query.ef, query.recall, record)[0]
         values = self._reads.order_values(snapshot, vector, rows)
@@ -148,7 +125,7 @@ class Ranking:
         if self._query.max_distance is not None:
             count = sum(distance <= self._query.max_distance for distance in distances)
             order, scores, distances = order[:count], scores[:count], distances[:count]
-        self._lap("distances")
+        self.lap("distances")
         return _Side(snapshot.labels_of(rows[order]), scores, distances)
 
     def _by_text(self, text: TextQuery, length: int, allowed: Allowed) -> _Side:
@@ -158,12 +135,12 @@ class Ranking:
             labels, scores = self._text.search(text, length, allowed.passes, allowed.labels())
         else:
             labels, scores = self._text.search(text, length)
-        self._lap("text")
+        self.lap("text")
         return _Side(labels.tolist(), scores.tolist())
 
     def _fused(self, vector: Floats, text: TextQuery, wanted: int, allowed: Allowed) -> list[Candidate]:
         """The best of both sides as one ranking; records are read only for those that may be among them."""
-        length = max(_SIDE_FACTOR * wanted, _SIDE_LENGTH)
+        length = max(SIDE_FACTOR * wanted, SIDE_LENGTH)
         near, matching = self._by_vector(vector, length, allowed), self._by_text(text, length, allowed)
         assert near.distances is not None
         vector_scores = dict(zip(near.labels, near.scores, strict=True))
@@ -173,13 +150,13 @@ class Ranking:
         needs_all = self._query.alpha is not None or self._query.max_distance is not None
         if needs_all:
             self._add_distances(vector, matching.labels, vector_scores, distances)
-            self._lap("distances")
+            self.lap("distances")
         if self._query.max_distance is not None:
             text_scores = {label: score for label, score in text_scores.items() if label in distances}
         if self._query.alpha is None:
             fused = reciprocal_rank([near.labels, list(text_scores)])
         else:
-            minimum = -1.0 if self._reads.space == "cosine" else None
+            minimum = -1.0 if self._space == "cosine" else None
             fused = weighted(vector_scores, text_scores, self._query.alpha, vector_minimum=minimum)
         best = list(fused.items())  # best first
         if len(best) > wanted:
@@ -187,10 +164,10 @@ class Ranking:
             best = [entry for entry in best if entry[1] >= limit]
         vector_ranks = {label: rank for rank, label in enumerate(near.labels, 1)}
         text_ranks = {label: rank for rank, label in enumerate(text_scores, 1)}
-        self._lap("fusion")
+        self.lap("fusion")
         if not needs_all:
             self._add_distances(vector, [label for label, _ in best], vector_scores, distances)
-            self._lap("distances")
+            self.lap("distances")
         return [
             Candidate(
                 item,
@@ -211,102 +188,39 @@ class Ranking:
         rows = self.snapshot.rows_of(labels)
         values = self._reads.order_values(self.snapshot, vector, rows)
         limit = self._query.max_distance
-        for label, score, distance in zip(
-            labels, *scores_and_distances(self._reads.space, values.tolist()), strict=True
-        ):
+        for label, score, distance in zip(labels, *scores_and_distances(self._space, values.tolist()), strict=True):
             if limit is None or distance <= limit:
                 scores[label], distances[label] = score, distance
 
     def _versions(self, labels: list[int]) -> list[Stored]:
         found = self._reads.versions(self.snapshot, labels)
-        self._lap("metadata")
+        self.lap("metadata")
         return found
 
-    # --- examples ------------------------------------------------------------------------------------------
+    # --- parts of records ------------------------------------------------------------------------------------------
 
-    def _from_examples(self) -> Floats:
-        """The mean of the vectors of `like`, moved away from the mean of those of `unlike` by their difference."""
-        like, unlike = self._mean(self._query.like), None
-        if self._query.unlike:
-            unlike = self._mean(self._query.unlike)
-        wide = like if unlike is None else 2.0 * like - unlike
-        if self._reads.space == "cosine" and not np.linalg.norm(wide) > MIN_COSINE_NORM:
-            raise InvalidInputError("expected examples that point somewhere, but their vectors cancel out")
-        return wide.astype(np.float32)[None, :]
-
-    def _mean(self, ids: Sequence[Id]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _examples(self, ids: Sequence[Id]) -> Vectors:
         labels = self._reads.find(self.snapshot, ids)
         for id_, label in zip(ids, labels, strict=True):
             if label is None:
                 raise RecordNotFoundError(f"expected a record with id {id_!r} as an example, found none")
         known = [label for label in labels if label is not None]
         self._left_out.update(known)
-        rows = self.snapshot.rows_of(known)
-        vectors = self.snapshot.verified_vectors(rows)
-        mean: np.ndarray[tuple[int], np.dtype[np.float64]] = prepare_queries(self._reads.space, vectors).mean(
-            axis=0, dtype=np.float64
-        )
-        return mean
+        return self.snapshot.verified_vectors(self.snapshot.rows_of(known))
 
-    # --- variety and groups --------------------------------------------------------------------------------
+    def _stored_vectors(self, candidates: Sequence[Candidate]) -> Vectors:
+        return self.snapshot.verified_vectors(np.array([item.stored.row for item in candidates], np.int64))
 
-    def _varied(self, pool: list[Candidate]) -> list[Candidate]:
-        """k candidates by maximal marginal relevance, in the order in which they are chosen."""
-        assert self._query.diversity is not None
-        if not pool:
-            return []
-        rows = np.array([candidate.stored.row for candidate in pool], np.int64)
-        vectors, scores = self.snapshot.verified_vectors(rows), [candidate.score for candidate in pool]
-        cosine = self._reads.space == "cosine" and not self._query.texts
-        chosen = varied(scores, vectors, self._query.k, self._query.diversity, cosine=cosine)
-        self._lap("diversity")
-        return [pool[at] for at in chosen]
-
-    def _groups(self, vector: Floats | None, text: TextQuery | None) -> list[Group]:
-        """The k best groups, each with its best hits."""
-        query = self._query
-        length = min(4 * query.k * query.group_size, MAX_K)
-        while True:
-            found = self._candidates(vector, text, length)
-            groups: dict[tuple[str, object], list[Candidate]] = {}
-            for candidate in found:
-                for key in self._group_keys(candidate.stored):
-                    members = groups.setdefault(key, [])
-                    if len(members) < query.group_size:
-                        members.append(candidate)
-            best = list(groups)[: query.k]  # in the order of their best hits
-            full = len(best) == query.k and all(len(groups[key]) == query.group_size for key in best)
-            if full or len(found) < length or length == MAX_K:
-                break
-            if len(best) == query.k and length >= _GROUP_LENGTH:
-                self._fill(vector, text, {key: groups[key] for key in best})
-                break
-            length = min(4 * length, MAX_K)
-        self._lap("groups")
-        return [Group(key[1], self._hits(groups[key], text)) for key in best]  # type: ignore[arg-type]
-
-    def _fill(
-        self, vector: Floats | None, text: TextQuery | None, groups: dict[tuple[str, object], list[Candidate]]
-    ) -> None:
-        """Complete groups whose further members are far behind, each by a query of its own."""
-        query = self._query
-        for key, members in groups.items():
-            if len(members) == query.group_size:
-                continue
-            test = Test(query.group_by, "any_of", (key[1],))
-            where = test if query.where is None else And((query.where, test))
-            allowed = self._reads.allowed(self.snapshot, where)
-            self._lap("filter")
-            members[:] = self._candidates(vector, text, query.group_size, allowed)
-
-    def _group_keys(self, stored: Stored) -> list[tuple[str, object]]:
-        """The groups of this record."""
+    def _group_keys(self, candidates: Sequence[Candidate]) -> list[list[GroupKey]]:
         path = self._query.group_by
-        return group_keys([stored.id] if path is None else nodes_at(decode_metadata(stored.metadata), path))
+        return [
+            group_keys([item.stored.id] if path is None else nodes_at(decode_metadata(item.stored.metadata), path))
+            for item in candidates
+        ]
 
     # --- hits ----------------------------------------------------------------------------------------------
 
-    def _hits(self, candidates: list[Candidate], text: TextQuery | None) -> list[Hit]:
+    def _hits(self, candidates: Sequence[Candidate], text: TextQuery | None) -> list[Hit]:
         query = self._query
         include = query.include
         wanted = "text" in include or query.highlight
@@ -317,8 +231,7 @@ class Ranking:
             marked = self._view.highlight(text, [texts.get(item.label, "") for item in stored])
         vectors = None
         if "vector" in include and stored:
-            rows = np.array([item.row for item in stored], np.int64)
-            vectors = self.snapshot.verified_vectors(rows)
+            vectors = self._stored_vectors(candidates)
         hits = []
         for at, candidate in enumerate(candidates):
             hit = Hit(id=candidate.stored.id)
@@ -334,5 +247,5 @@ class Ranking:
             if marked:
                 hit["highlight"] = marked[at]
             hits.append(hit)
-        self._lap("hits")
+        self.lap("hits")
         return hits

@@ -21,7 +21,7 @@ import orjson
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from nopokedb.distances import Doubles, Floats, final_order, prepare_queries, rounding_slack
+from nopokedb.distances import Doubles, Floats, final_order, rounding_slack
 from nopokedb.filters import Filter, filter_key
 from nopokedb.postgres.codec import vector_bytes, vectors_of
 from nopokedb.postgres.connections import Connection, Raw
@@ -221,9 +221,3 @@ class Nearest:
             last = values[order[length - 1]]
             order = [at for place, at in enumerate(order) if place < length or values[at] <= last]
         return Near([rows[at] for at in order], vectors[order], values[order])
-
-
-def unit_mean(space: str, vectors: Floats) -> Doubles:
-    """The mean of vectors, of unit length each under cosine."""
-    mean: Doubles = prepare_queries(space, vectors).mean(axis=0, dtype=np.float64)
-    return mean

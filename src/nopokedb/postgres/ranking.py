@@ -11,31 +11,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from psycopg import sql
 
-from nopokedb.distances import Doubles, Floats, scores_and_distances
+from nopokedb.distances import Floats, scores_and_distances
 from nopokedb.embedded.search.highlight import Highlighter
-from nopokedb.engine import Answer, Query
-from nopokedb.errors import InvalidInputError, RecordNotFoundError
-from nopokedb.filters import And, Filter, Test, group_keys, nodes_at
-from nopokedb.fusion import reciprocal_rank, varied, weighted
+from nopokedb.engine import Query
+from nopokedb.errors import RecordNotFoundError
+from nopokedb.filters import Filter, group_keys, nodes_at
+from nopokedb.fusion import reciprocal_rank, weighted
 from nopokedb.postgres import text as text_search
 from nopokedb.postgres.codec import id_of, key_of, unescape, vectors_of
 from nopokedb.postgres.connections import Connection
 from nopokedb.postgres.filter_sql import condition_of
-from nopokedb.postgres.nearest import Nearest, unit_mean
+from nopokedb.postgres.nearest import Nearest
 from nopokedb.postgres.reading import PART_COLUMNS
 from nopokedb.postgres.schema import Collection
-from nopokedb.records import MAX_K, MIN_COSINE_NORM, Group, Hit, Id, decode_metadata
+from nopokedb.ranking import SIDE_FACTOR, SIDE_LENGTH, AnyRanking, GroupKey
+from nopokedb.records import Hit, Id, Vectors, decode_metadata
 from nopokedb.text_query import TextQuery
-
-_SIDE_LENGTH = 50
-_SIDE_FACTOR = 4
-_POOL_FACTOR = 5
-_POOL_LENGTH = 50
-_GROUP_LENGTH = 4_096
-"""As the embedded engine has them, see embedded/ranking.py."""
 
 
 @dataclass(slots=True)
@@ -60,7 +53,7 @@ class _Side:
     distances: list[float] | None = None
 
 
-class Ranking:
+class Ranking(AnyRanking[Candidate]):
     """Answers one query on one connection, which is in a transaction where there is more than one statement."""
 
     def __init__(
@@ -71,12 +64,11 @@ class Ranking:
         indexer: Callable[[], text_search.Indexer],
         query: Query,
     ) -> None:
+        super().__init__(query, collection.settings.space)
         self._connection = connection
         self.collection = collection
         self._nearest = nearest
         self._indexer = indexer
-        self._query = query
-        self._space = collection.settings.space
         self.stages: dict[str, float] = {}
         self.lengths: list[int] = []
         """Of the vector searches so far."""
@@ -90,36 +82,16 @@ class Ranking:
         self._left_out: set[bytes] = set()
         self.vectors = query.vectors if not query.like else self._from_examples()
 
-    def answers(self) -> list[Answer]:
-        """One answer per question."""
-        query = self._query
-        texts: list[TextQuery | None] = [*query.texts] if query.texts else [None]
-        count = len(texts) if self.vectors is None else len(self.vectors)
-        texts = texts * count if len(texts) == 1 else texts
-        vectors: list[Floats | None] = [None] * count if self.vectors is None else [*self.vectors]
-        return [self._answer(vector, text) for vector, text in zip(vectors, texts, strict=True)]
-
     def lap(self, stage: str) -> None:
-        """What passed since the last stage belongs to this one."""
         now = time.perf_counter()
         self.stages[stage] = self.stages.get(stage, 0.0) + (now - self._last) * 1e3
         self._last = now
-
-    def _answer(self, vector: Floats | None, text: TextQuery | None) -> Answer:
-        query = self._query
-        if query.group_size:
-            return self._groups(vector, text)
-        if query.diversity is not None:
-            pool = self._candidates(vector, text, min(max(_POOL_FACTOR * query.k, _POOL_LENGTH), MAX_K), query.where)
-            return self._hits(self._varied(pool), text)
-        return self._hits(self._candidates(vector, text, query.k, query.where), text)
 
     # --- candidates ----------------------------------------------------------------------------------------
 
     def _candidates(
         self, vector: Floats | None, text: TextQuery | None, length: int, where: Filter | None
     ) -> list[Candidate]:
-        """The best `length` records, best first, examples left out."""
         wanted = length + len(self._left_out)
         if vector is not None and text is not None:
             found = self._fused(vector, text, wanted, where)
@@ -173,7 +145,7 @@ class Ranking:
     def _fused(self, vector: Floats, text: TextQuery, wanted: int, where: Filter | None) -> list[Candidate]:
         """The best of both sides as one ranking."""
         query = self._query
-        length = max(_SIDE_FACTOR * wanted, _SIDE_LENGTH)
+        length = max(SIDE_FACTOR * wanted, SIDE_LENGTH)
         near, matching = self._by_vector(vector, length, where), self._by_text(text, length, where)
         scores = {candidate.key: candidate.score for candidate in near}
         distances = {candidate.key: candidate.distance for candidate in near}
@@ -236,87 +208,29 @@ class Ranking:
         for item in lacking:
             item.parts.update(found[item.key])
 
-    # --- examples ------------------------------------------------------------------------------------------
-
-    def _from_examples(self) -> Floats:
-        """The mean of the vectors of `like`, moved away from the mean of those of `unlike` by their difference."""
-        wide = self._mean(self._query.like)
-        if self._query.unlike:
-            wide = 2.0 * wide - self._mean(self._query.unlike)
-        if self._space == "cosine" and not np.linalg.norm(wide) > MIN_COSINE_NORM:
-            raise InvalidInputError("expected examples that point somewhere, but their vectors cancel out")
-        return wide.astype(np.float32)[None, :]
-
-    def _mean(self, ids: Sequence[Id]) -> Doubles:
+    def _examples(self, ids: Sequence[Id]) -> Vectors:
         keys = [key_of(id_) for id_ in ids]
         found = self._read(keys, ["vector"])
         for id_, key in zip(ids, keys, strict=True):
             if key not in found:
                 raise RecordNotFoundError(f"expected a record with id {id_!r} as an example, found none")
         self._left_out.update(keys)
-        vectors = vectors_of([found[key]["vector"] for key in keys], self.collection.settings.dim)
-        return unit_mean(self._space, vectors)
+        return vectors_of([found[key]["vector"] for key in keys], self.collection.settings.dim)
 
-    # --- variety and groups --------------------------------------------------------------------------------
+    def _stored_vectors(self, candidates: Sequence[Candidate]) -> Vectors:
+        self._complete(candidates, ["vector"])
+        return vectors_of([item.parts["vector"] for item in candidates], self.collection.settings.dim)
 
-    def _varied(self, pool: list[Candidate]) -> list[Candidate]:
-        """k candidates by maximal marginal relevance, in the order in which they are chosen."""
-        assert self._query.diversity is not None
-        if not pool:
-            return []
-        self._complete(pool, ["vector"])
-        vectors = vectors_of([item.parts["vector"] for item in pool], self.collection.settings.dim)
-        cosine = self._space == "cosine" and not self._query.texts
-        scores = [item.score for item in pool]
-        chosen = varied(scores, vectors, self._query.k, self._query.diversity, cosine=cosine)
-        self.lap("diversity")
-        return [pool[at] for at in chosen]
-
-    def _groups(self, vector: Floats | None, text: TextQuery | None) -> list[Group]:
-        """The k best groups, each with its best hits."""
-        query = self._query
-        length = min(4 * query.k * query.group_size, MAX_K)
-        while True:
-            found = self._candidates(vector, text, length, query.where)
-            self._complete(found, ["metadata"])
-            groups: dict[tuple[str, object], list[Candidate]] = {}
-            for candidate in found:
-                for key in self._group_keys(candidate):
-                    members = groups.setdefault(key, [])
-                    if len(members) < query.group_size:
-                        members.append(candidate)
-            best = list(groups)[: query.k]  # in the order of their best hits
-            full = len(best) == query.k and all(len(groups[key]) == query.group_size for key in best)
-            if full or len(found) < length or length == MAX_K:
-                break
-            if len(best) == query.k and length >= _GROUP_LENGTH:
-                self._fill(vector, text, {key: groups[key] for key in best})
-                break
-            length = min(4 * length, MAX_K)
-        self.lap("groups")
-        return [Group(key[1], self._hits(groups[key], text)) for key in best]  # type: ignore[arg-type]
-
-    def _fill(
-        self, vector: Floats | None, text: TextQuery | None, groups: dict[tuple[str, object], list[Candidate]]
-    ) -> None:
-        """Complete groups whose further members are far behind, each by a query of its own."""
-        query = self._query
-        for key, members in groups.items():
-            if len(members) < query.group_size:
-                test = Test(query.group_by, "any_of", (key[1],))
-                where = test if query.where is None else And((query.where, test))
-                members[:] = self._candidates(vector, text, query.group_size, where)
-
-    def _group_keys(self, candidate: Candidate) -> list[tuple[str, object]]:
-        """The groups of this record."""
+    def _group_keys(self, candidates: Sequence[Candidate]) -> list[list[GroupKey]]:
         path = self._query.group_by
         if path is None:
-            return group_keys([id_of(candidate.key)])
-        return group_keys(nodes_at(decode_metadata(candidate.parts["metadata"]), path))
+            return [group_keys([id_of(item.key)]) for item in candidates]
+        self._complete(candidates, ["metadata"])
+        return [group_keys(nodes_at(decode_metadata(item.parts["metadata"]), path)) for item in candidates]
 
     # --- hits ----------------------------------------------------------------------------------------------
 
-    def _hits(self, candidates: list[Candidate], text: TextQuery | None) -> list[Hit]:
+    def _hits(self, candidates: Sequence[Candidate], text: TextQuery | None) -> list[Hit]:
         query = self._query
         wanted = [*self._columns, *(["vector"] if "vector" in query.include else [])]
         self._complete(candidates, wanted)

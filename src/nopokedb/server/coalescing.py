@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from nopokedb import NoPokeDB
+from nopokedb.database import engine_of
 from nopokedb.engine import Query
 from nopokedb.server.results import Answer
 
@@ -96,7 +97,7 @@ class Coalescing:
 def _answer(together: list[_Waiting]) -> list[Any]:
     """For each query its answer, or the error that it met; one that fails does not take the others along."""
     first = together[0]
-    engine = first.db._engine
+    engine = engine_of(first.db)
     if len(together) == 1:
         return [engine.query(first.query)[0]]
     vectors = np.concatenate([item.query.vectors for item in together if item.query.vectors is not None])
@@ -108,6 +109,6 @@ def _answer(together: list[_Waiting]) -> list[Any]:
 
 def _alone(item: _Waiting) -> Any:
     try:
-        return item.db._engine.query(item.query)[0]
+        return engine_of(item.db).query(item.query)[0]
     except Exception as error:  # noqa: BLE001 - handed to whoever asked
         return error

@@ -9,6 +9,7 @@ from typing import Any
 
 from nopokedb import NoPokeDB
 from nopokedb.backups import Backup
+from nopokedb.database import engine_of
 from nopokedb.errors import InvalidInputError
 from nopokedb.opening import resolve_folder
 from nopokedb.problems import Problem
@@ -87,4 +88,4 @@ def optimize(db: NoPokeDB, job: Job) -> None:
     def report(done: int, total: int) -> None:
         job.progress = done / total if total else None
 
-    db._engine.optimize(report)
+    engine_of(db).optimize(report)

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from nopokedb import NoPokeDB
+from nopokedb.database import engine_of
 from nopokedb.engine import NamedSnapshot, Query, Stats
 from nopokedb.errors import InvalidInputError
 from nopokedb.plan import Plan
@@ -119,13 +120,13 @@ def measure_recall(db: NoPokeDB, request: requests.MeasureRecall) -> Recall:
     queries = None if request.queries is None else unpack_many(request.queries, db.dim)
     ef = None if request.ef is None else check_int("ef", request.ef, 1, MAX_EF)
     question = db._asker.sample(queries, request.k, ef, request.where, request.sample)
-    return db._engine.measure_recall(question, request.sample)
+    return engine_of(db).measure_recall(question, request.sample)
 
 
 def sample(db: NoPokeDB, request: requests.Sample) -> Records:
     """Records that are chosen by chance; one that is deleted meanwhile is left out."""
     packed = is_packed(request.vector_format)
-    ids, _ = db._engine.sample(check_int("size", request.size, 1, MAX_SAMPLE), parse_filter(request.where))
+    ids, _ = engine_of(db).sample(check_int("size", request.size, 1, MAX_SAMPLE), parse_filter(request.where))
     return Records([record for record in db.get_many(ids, include=request.include) if record is not None], packed)
 
 
@@ -145,7 +146,7 @@ def stats(db: NoPokeDB, request: requests.Nothing) -> Stats:
 
 def describe(db: NoPokeDB, name: str) -> Collection:
     """What a collection is."""
-    return Collection(name=name, embed=db._engine.embed_name, count=len(db), **db._engine.settings_given())
+    return Collection(name=name, embed=engine_of(db).embed_name, count=len(db), **engine_of(db).settings_given())
 
 
 def snapshots(db: NoPokeDB, request: requests.Nothing) -> list[NamedSnapshot]:

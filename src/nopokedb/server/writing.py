@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from nopokedb import NoPokeDB
+from nopokedb.database import engine_of
 from nopokedb.engine import NamedSnapshot
 from nopokedb.errors import InvalidIdError, InvalidInputError
 from nopokedb.records import check_choice, check_id, check_int
@@ -94,7 +95,7 @@ def reserve_ids(db: NoPokeDB, request: requests.ReserveIds) -> Written:
     """Automatic ids that nobody else gets."""
     count = check_int("count", request.count, 1, _MAX_RESERVED)
     above = check_int("above", request.above, -(2**63), 2**63 - 1)
-    return Written(list(db._engine.reserve_ids(count, above)))
+    return Written(list(engine_of(db).reserve_ids(count, above)))
 
 
 def create_index(db: NoPokeDB, request: requests.Field) -> Done:

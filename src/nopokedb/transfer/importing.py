@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import orjson
 
-from nopokedb.database import NoPokeDB
+from nopokedb.database import NoPokeDB, engine_of
 from nopokedb.embedded.storage.files import sync_folder
 from nopokedb.errors import CollectionNotFoundError, InvalidInputError, NoPokeError
 from nopokedb.records import MAX_DIM, Id, Record, Space, check_choice, check_int, encode_metadata
@@ -160,7 +160,7 @@ class _Import:
     ) -> None:
         self._source, self._db, self._reader = source, db, reader
         self._options, self._report, self._advance = options, report, advance
-        self._computes = options.embed is not None or (db is not None and bool(db._engine.embed_name))
+        self._computes = options.embed is not None or (db is not None and bool(engine_of(db).embed_name))
         self._before = 0
         self._stop_at: int | None = None
         """The first bad row, where it is the end of the run."""
@@ -218,7 +218,7 @@ class _Import:
         assert self._db is not None
         rows, first = batch.candidates, None
         if rows[0].id is None:
-            first = self._db._engine.reserve_ids(len(rows), -1)[0]
+            first = engine_of(self._db).reserve_ids(len(rows), -1)[0]
         state.pending = Pending(batch.stop, batch.bad, [candidate.row.number for candidate in rows], first)
         journal.save(state)
         vectors = None if rows[0].vector is None else np.stack([c.vector for c in rows])  # type: ignore[misc]  # all

@@ -308,6 +308,7 @@ def test_optimize_merges_segments(open_db: Callable[..., NoPokeDB], rng: np.rand
     assert [segment.row_count for segment in db.stats().segments] == [10696, 1104]
 
 
+@pytest.mark.engines
 def test_optimize_refuses(open_db: Callable[..., NoPokeDB]) -> None:
     """On a read-only or closed handle; an empty collection has nothing to do."""
     db = open_db(dim=4)

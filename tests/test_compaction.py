@@ -123,6 +123,7 @@ def test_random_histories_are_the_same_afterwards(tmp_path: Path, rng: np.random
         assert key not in model.used
 
 
+@pytest.mark.engines(without=("postgres",))
 def test_automatic_ids_are_never_used_again(open_db: Callable[..., NoPokeDB]) -> None:
     """Also such as were handed out and never written, or whose record is gone with all others."""
     db = open_db(dim=DIM)
@@ -166,6 +167,7 @@ def test_indexes_on_fields_are_kept(open_db: Callable[..., NoPokeDB]) -> None:
     assert db.drop_index("kind") and db.count({"kind": 7}) == counts[7] + 1
 
 
+@pytest.mark.engines("embedded", "postgres")
 def test_vectors_made_of_texts_stay_such(open_db: Callable[..., NoPokeDB]) -> None:
     """Whether a vector was given by hand or computed from the text decides what a new text does; it is kept."""
 

@@ -64,7 +64,8 @@ class NoPokeDB(Reading, Keeping):
         max_memory: bytes that indexes may hold in memory beside the mapped vectors. What does not fit is searched
             exactly.
         timeout_s: seconds that one call may wait for a server of either kind, retries included.
-        api_key: a key of the NoPokeDB server, where `path` is the address of one.
+        api_key: a key of the NoPokeDB server, where `path` is the address of one. None: that of the environment
+            variable NOPOKEDB_API_KEY, if there is one.
         distributed: shard a new PostgreSQL collection with Citus; without, it is sharded where there are workers.
 
     Raises:

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from nopokedb import NoPokeDB, list_collections
 from nopokedb.cli.application import run
 from nopokedb.errors import InvalidInputError
 from nopokedb.server.access import ROLES
 from nopokedb.server.keys import Keys, create_key, read_keys, revoke_key
-from nopokedb.server.refusals import ConflictError, NoSuchThingError, UnauthorizedError
+from nopokedb.server.refusals import ConflictError, ForbiddenError, NoSuchThingError, UnauthorizedError
 from nopokedb.server.rest.routes import ROUTES
 
 from .process import ServerProcess, until
@@ -185,6 +186,27 @@ def test_with_keys_any_address_will_do(serve: Callable[..., ServerProcess], tmp_
         headers = {"authorization": f"Bearer {key}", "host": host}
         url = server.url.replace("0.0.0.0", "127.0.0.1")
         assert server.bare.get(f"{url}/v1/collections", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_commands_send_the_key_of_the_environment(
+    keyed: tuple[ServerProcess, dict[str, str]],
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They can do what the key can: nothing without one. A key that is given goes first."""
+    server, keys = keyed
+    address = f"{server.addresses[kind]}/docs"
+    monkeypatch.delenv("NOPOKEDB_API_KEY", raising=False)
+    assert run(["info", address]) != 0 and "expected a key" in capsys.readouterr().err
+    monkeypatch.setenv("NOPOKEDB_API_KEY", keys["read"])
+    assert run(["info", address, "--json"]) == 0
+    with NoPokeDB(path=address) as db, pytest.raises(ForbiddenError):
+        db.save()
+    with NoPokeDB(path=address, api_key=keys["admin"]) as db:
+        db.save()
+    assert "docs" in list_collections(server.addresses[kind])
 
 
 def test_the_keys_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,14 @@ def test_every_method_with_every_key(keyed: tuple[Any, Any, dict[str, str]], met
         assert answer(channel, method.path, message, keys["other"])[0] is grpc.StatusCode.PERMISSION_DENIED
 
 
+def test_a_restore_needs_the_right_to_both_collections(keyed: tuple[Any, Any, dict[str, str]]) -> None:
+    """Who may make a collection may not fill it with what another one holds."""
+    _, channel, keys = keyed
+    for source, code in (("docs", grpc.StatusCode.PERMISSION_DENIED), ("other", grpc.StatusCode.NOT_FOUND)):
+        message = pb.RestoreRequest(collection="other", backups=["one"], backup_of=source)
+        assert answer(channel, f"/{SERVICE}/Restore", message, keys["other"])[0] is code
+
+
 def test_streams_want_a_key_too(keyed: tuple[Any, Any, dict[str, str]]) -> None:
     _, channel, keys = keyed
     read = (("authorization", f"Bearer {keys['read']}"),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -43,7 +44,10 @@ def connected(address: Address, api_key: str | None) -> Iterator[Connection]:
 
 
 def make_transport(address: Address, api_key: str | None) -> Transport:
-    """What speaks to this address."""
+    """What speaks to this address. Without a key, the one in the environment is sent: commands have no other way."""
+    if api_key is None:
+        api_key = os.environ.get("NOPOKEDB_API_KEY") or None
+        check_connection(api_key, TIMEOUT_S)
     try:
         if address.scheme in ("grpc", "grpcs"):
             from nopokedb.remote.channel import ChannelTransport

@@ -59,7 +59,7 @@ class Collections:
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
         self._reserved: set[str] = set()
-        """Names of collections that are being restored."""
+        """Names of collections that are being made."""
         self._closed = False
         self.disk_full = False
         """A write met a full disk, and none has succeeded since."""
@@ -83,8 +83,6 @@ class Collections:
             if _is_there(folder):
                 self._agree(folder, wanted)
                 return False
-            if name in self._reserved:
-                raise ConflictError(f"expected the name of a new collection, got {name!r}, which is being restored")
             if wanted.embed is not None and wanted.embed not in self._models:
                 known = ", ".join(map(repr, self._models)) or "none"
                 raise InvalidInputError(
@@ -92,20 +90,21 @@ class Collections:
                 )
             if wanted.dim is None and wanted.embed is None:
                 raise InvalidInputError("expected dim, or embed, which knows it, for a new collection, got neither")
-            slot.db = NoPokeDB(
-                dim=wanted.dim,
-                max_elements=wanted.max_elements,
-                path=self.root,
-                collection=name,
-                space=wanted.space,
-                M=wanted.M,
-                ef_construction=wanted.ef_construction,
-                index=wanted.index,
-                indexed_fields=wanted.indexed_fields,
-                text_language=wanted.text_language,
-                embed=wanted.embed,
-                max_memory=self._max_memory,
-            )
+            with self.reserved(name):
+                slot.db = NoPokeDB(
+                    dim=wanted.dim,
+                    max_elements=wanted.max_elements,
+                    path=self.root,
+                    collection=name,
+                    space=wanted.space,
+                    M=wanted.M,
+                    ef_construction=wanted.ef_construction,
+                    index=wanted.index,
+                    indexed_fields=wanted.indexed_fields,
+                    text_language=wanted.text_language,
+                    embed=wanted.embed,
+                    max_memory=self._max_memory,
+                )
             slot.used_at = time.monotonic()
         self.make_room()
         return True
@@ -116,7 +115,9 @@ class Collections:
         folder = resolve_folder(self.root, name)
         with self._lock:
             if name in self._reserved or _is_there(folder):
-                raise ConflictError(f"expected the name of a new collection, got {name!r}, which exists; drop it first")
+                raise ConflictError(
+                    f"expected the name of a new collection, got {name!r}, which exists or is being made"
+                )
             self._reserved.add(name)
         try:
             yield folder

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from nopokedb import __version__
 from nopokedb.catalog import list_collections
-from nopokedb.database import NoPokeDB
+from nopokedb.database import NoPokeDB, engine_of
 from nopokedb.distribution import install_hint
 from nopokedb.errors import InvalidInputError, NoPokeError
 from nopokedb.postgres.address import is_postgres
@@ -236,11 +236,13 @@ def _refusals() -> Iterator[None]:
 
 
 def _has_model(db: NoPokeDB) -> bool:
-    return bool(db._engine.embed_name)
+    return bool(engine_of(db).embed_name)
 
 
 def _about(name: str, db: NoPokeDB) -> CollectionInfo:
-    return CollectionInfo(name=name, count=len(db), dim=db.dim, space=db._engine.space, embed=db._engine.embed_name)
+    return CollectionInfo(
+        name=name, count=len(db), dim=db.dim, space=engine_of(db).space, embed=engine_of(db).embed_name
+    )
 
 
 def _checked(k: int) -> int:

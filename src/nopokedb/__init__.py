@@ -50,6 +50,7 @@ from nopokedb.plan import Plan
 from nopokedb.problems import Problem
 from nopokedb.recall import Recall
 from nopokedb.records import Group, Hit, Record
+from nopokedb.tables.giving import to_arrow, to_pandas, to_polars
 from nopokedb.views import View
 from nopokedb.where import F
 
@@ -106,4 +107,7 @@ __all__ = [
     "drop_collection",
     "list_collections",
     "restore",
+    "to_arrow",
+    "to_pandas",
+    "to_polars",
 ]

@@ -83,7 +83,7 @@ class AsyncNoPokeDB:
 
     async def upsert_many(
         self,
-        ids: Iterable[Id],
+        ids: Any,
         vectors: Any = None,
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         **options: Any,

@@ -14,6 +14,7 @@ from nopokedb.engine import Engine, Stats, Write
 from nopokedb.errors import ClosedError, InvalidInputError
 from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records, write_all
 from nopokedb.keeping import Keeping
+from nopokedb.notebook import html_table
 from nopokedb.opening import TIMEOUT_S, Opening, check_arguments, check_connection, open_place, resolve_place
 from nopokedb.plan import Plan
 from nopokedb.question import MAX_EF, Asker, check_fields, indexable
@@ -23,11 +24,16 @@ from nopokedb.records import (
     Durability,
     Id,
     IndexKind,
+    Part,
     Space,
     check_int,
     encode_metadata,
 )
+from nopokedb.tables.taking import parts_of
+from nopokedb.transfer.layout import Layout
 from nopokedb.where import Where
+
+_SHOWN: tuple[Part, ...] = ("metadata", "text")
 
 
 class NoPokeDB(Reading, Keeping):
@@ -165,6 +171,9 @@ class NoPokeDB(Reading, Keeping):
         *,
         ids: Iterable[Id] | None = None,
         texts: Iterable[str | None] | None = None,
+        id_column: str | None = None,
+        vector_column: str | None = None,
+        text_column: str | None = None,
         batch_size: int = 1000,
         progress: bool = False,
     ) -> list[Id]:
@@ -175,13 +184,17 @@ class NoPokeDB(Reading, Keeping):
         before it as `.committed`.
 
         Args:
-            vectors: shape (n, dim), or an iterable of n vectors. None where `embed` makes them of the texts.
+            vectors: shape (n, dim), or an iterable of n vectors. None where `embed` makes them of the texts. Or all in
+                one table (docs/data.md): a pandas or polars frame, an Arrow table, a DuckDB relation.
             metadatas, ids, texts: one per vector, as in `add`.
+            id_column, vector_column, text_column: names of the table's columns, `"v*"` for v0, v1, ...; None: "id",
+                "vector", "text" if it has them. Other columns are metadata, an empty cell is no value.
             progress: show a progress bar (extra "progress").
 
         Returns: the ids, in order.
         """
-        return self._write_many("add", Columns(vectors, ids, metadatas, texts), False, batch_size, progress)
+        layout = Layout(id_column, vector_column, text_column)
+        return self._write_many("add", Columns(vectors, ids, metadatas, texts), layout, False, batch_size, progress)
 
     def upsert(
         self,
@@ -204,22 +217,23 @@ class NoPokeDB(Reading, Keeping):
 
     def upsert_many(
         self,
-        ids: Iterable[Id],
+        ids: Any,
         vectors: Any = None,
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         texts: Iterable[str | None] | None = None,
+        id_column: str | None = None,
+        vector_column: str | None = None,
+        text_column: str | None = None,
         merge: bool = False,
         batch_size: int = 1000,
         progress: bool = False,
     ) -> None:
         """`upsert` for many: atomic and chunked as `add_many`. A None inside `metadatas` or `texts` keeps what is
-        there."""
-        if vectors is None and metadatas is None and texts is None:
-            raise InvalidInputError("expected vectors, metadatas or texts, got none of them")
-        if merge and metadatas is None:
-            raise InvalidInputError("expected metadatas to merge, got none")
-        self._write_many("upsert", Columns(vectors, ids, metadatas, texts), merge, batch_size, progress)
+        there. `ids` may be a table with all columns, as in `add_many`: an empty text keeps what is there, and where it
+        has columns of metadata, they are the record's metadata."""
+        layout = Layout(id_column, vector_column, text_column)
+        self._write_many("upsert", Columns(vectors, ids, metadatas, texts), layout, merge, batch_size, progress)
 
     def update_many(
         self,
@@ -363,6 +377,14 @@ class NoPokeDB(Reading, Keeping):
             state = "closed"
         return f"<NoPokeDB {self.path} dim={self.dim} space={self.space} {state}>"
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the settings, and the first records."""
+        try:
+            rows = [(record.id, record.metadata, record.text or "") for record in self.scan(limit=5, include=_SHOWN)]
+        except (ClosedError, RuntimeError):
+            rows = []
+        return html_table(repr(self).strip("<>"), ("id", "metadata", "text"), rows)
+
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _write_one(self, write: Write) -> list[Id]:
@@ -375,9 +397,16 @@ class NoPokeDB(Reading, Keeping):
         assert isinstance(result, int)
         return result
 
-    def _write_many(self, kind: BulkKind, columns: Columns, merge: bool, batch_size: int, progress: bool) -> list[Id]:
+    def _write_many(
+        self, kind: BulkKind, columns: Columns, layout: Layout, merge: bool, batch_size: int, progress: bool
+    ) -> list[Id]:
         """Write one atomic batch after the other; the ids of all."""
-        return write_all(self._engine, self._intake.bulk(kind, columns, merge, batch_size), columns, progress)
+        writes = (
+            write
+            for part in parts_of(kind, columns, layout)
+            for write in self._intake.bulk(kind, part, merge, batch_size)
+        )
+        return write_all(self._engine, writes, columns.length() if progress else None, progress)
 
 
 def engine_of(db: NoPokeDB) -> Engine:

@@ -112,6 +112,10 @@ class Intake:
         given = columns.given()
         if kind == "upsert" and columns.ids is None:
             raise InvalidIdError("expected ids to upsert, got None")
+        if kind == "upsert" and len(given) == 1:
+            raise InvalidInputError("expected vectors, metadatas or texts, got none of them")
+        if merge and columns.metadatas is None:
+            raise InvalidInputError("expected metadatas to merge, got none")
         if kind == "add" and columns.vectors is None and (self._embed is None or columns.texts is None):
             raise InvalidVectorError(f"expected vectors to add, got None{_EMBED_HINT}")
         total = columns.length()
@@ -200,10 +204,10 @@ def which_records(ids: Iterable[Id] | None, where: Where) -> tuple[Filter | None
     return node, None
 
 
-def write_all(engine: Engine, writes: Iterable[Write], columns: Columns, progress: bool) -> list[Id]:
+def write_all(engine: Engine, writes: Iterable[Write], total: int | None, progress: bool) -> list[Id]:
     """Write one atomic batch after the other; the ids of all. An error carries those of the batches before it."""
     committed: list[Id] = []
-    with progress_bar(columns.length() if progress else None, wanted=progress) as bar:
+    with progress_bar(total, wanted=progress) as bar:
         try:
             for write in writes:
                 ids = engine.write([write])[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -25,6 +25,8 @@ from nopokedb.errors import (
     InvalidMetadataError,
     InvalidVectorError,
 )
+from nopokedb.notebook import html_table, parts_table, record_text
+from nopokedb.times import utc_text
 
 Id: TypeAlias = int | str
 Metadata: TypeAlias = dict[str, Any]
@@ -76,6 +78,12 @@ class Record:
         )
 
     __hash__ = None  # type: ignore[assignment]  # metadata is a dict
+
+    def __repr__(self) -> str:
+        return record_text(self.id, self.metadata, self.text, self.vector, self.cursor)
+
+    def _repr_html_(self) -> str:
+        return parts_table("record", self.id, {"metadata": self.metadata, "text": self.text, "vector": self.vector})
 
 
 class Hit(dict[str, Any]):
@@ -134,6 +142,9 @@ class Hit(dict[str, Any]):
     def vector(self) -> Vectors:
         return np.asarray(self._part("vector"), dtype=np.float32)
 
+    def _repr_html_(self) -> str:
+        return parts_table("hit", self.id, {key: value for key, value in self.items() if key != "id"})
+
     def _part(self, name: str) -> Any:
         if name not in self:
             raise AttributeError(f"this hit has no {name}: ask for it with include=({name!r},)")
@@ -147,6 +158,10 @@ class Group:
     key: str | int | float | bool | None
     """The value; None for records in which it is null or missing."""
     hits: list[Hit]
+
+    def _repr_html_(self) -> str:
+        rows = [(hit.id, f"{hit.score:.6g}", hit.get("metadata", "")) for hit in self.hits]
+        return html_table(f"group {self.key!r}", ("id", "score", "metadata"), rows)
 
 
 # --- settings and small arguments -------------------------------------------------------------------------
@@ -257,14 +272,22 @@ def id_order(id_: Id) -> tuple[int, int | bytes]:
 _FLOAT32 = np.dtype("<f4")
 
 
+def as_array(values: object) -> npt.NDArray[Any]:
+    """What NumPy makes of a value: sequences, `__array__`, DLPack. Raises `InvalidVectorError`."""
+    try:
+        if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
+            return np.from_dlpack(values)
+        return np.asarray(values)
+    except (ValueError, TypeError, OverflowError, RuntimeError, BufferError) as error:
+        # The last two are how tensors say that they are on another device, or need a gradient.
+        raise InvalidVectorError(f"expected numbers of one shape, got what NumPy refuses: {error}") from None
+
+
 def _to_float32(values: object) -> Vectors:
     """The array of float32, converted once. Precision may be lost; a value that overflows becomes Inf."""
     if type(values) is np.ndarray and values.dtype == _FLOAT32 and values.flags.c_contiguous:
         return values
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidVectorError(f"expected numbers of one shape, got what NumPy refuses: {error}") from None
+    array = as_array(values)
     if array.dtype.kind not in "fiu":
         raise InvalidVectorError(
             f"expected real numbers (float or int), got dtype {array.dtype}; convert them before the call"
@@ -394,22 +417,6 @@ def _clean(value: Any, place: str, depth: int) -> Any:
         raise InvalidMetadataError(f"expected finite numbers, got {value} at {place}; JSON has no such value")
     hint = "; use .item() or .tolist()" if isinstance(value, np.generic | np.ndarray) else ""
     raise InvalidMetadataError(f"expected a JSON value at {place}, got {kind.__name__}{hint}")
-
-
-def utc_text(value: datetime, place: str, error: type[InvalidInputError]) -> str:
-    """A moment as fixed-width UTC text, so that it sorts as time does: `2024-05-01T12:00:00.000000Z`."""
-    if value.tzinfo is None or value.utcoffset() is None:
-        raise error(
-            f"expected a datetime with a time zone at {place}, got the naive {value.isoformat()}; "
-            "use e.g. datetime.now(datetime.UTC)"
-        )
-    try:
-        moved = value.astimezone(UTC)
-    except OverflowError:
-        raise error(
-            f"expected a datetime within the years 1 to 9999 in UTC at {place}, got {value.isoformat()}"
-        ) from None
-    return moved.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _unfit_place(value: Any, place: str) -> str:

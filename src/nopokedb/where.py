@@ -11,7 +11,8 @@ import numpy as np
 
 from nopokedb.errors import InvalidFilterError
 from nopokedb.filters import And, Filter, Not, Or, Path, Range, Scalar, Test
-from nopokedb.records import shown, utc_text
+from nopokedb.records import shown
+from nopokedb.times import utc_text
 
 Where: TypeAlias = Mapping[str, Any] | Filter | None
 """What a `where` argument may be."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from typing import Any, Literal
@@ -24,6 +24,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "metadata": ("metadata", "metadatas"),
 }
 """Names that a column is known by when nothing is said; "train" is the one of ann-benchmarks."""
+USUAL_NAMES = frozenset(name for names in _USUAL.values() for name in names)
 _NUMBERED = re.compile(r"(.*)\*")
 
 
@@ -65,7 +66,7 @@ class Reader:
     layout: Layout
     dim: int
     space: str
-    _seen: dict[tuple[str, ...], _Columns] = field(default_factory=dict)
+    _seen: dict[tuple[str, ...], TableColumns] = field(default_factory=dict)
 
     def read(self, row: Row) -> Candidate:
         """The candidate of a row. Raises `InvalidInputError` with the reason why there is none."""
@@ -82,7 +83,7 @@ class Reader:
         size = len(encode_metadata(metadata)) + len(text or "") + (0 if vector is None else vector.nbytes)
         return Candidate(row, id_, vector, metadata, text, size)
 
-    def _columns(self, names: tuple[str, ...]) -> _Columns:
+    def _columns(self, names: tuple[str, ...]) -> TableColumns:
         found = self._seen.get(names)
         if found is None:
             found = columns_of(names, self.layout)
@@ -99,8 +100,8 @@ def vector_of(row: Row, layout: Layout) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
-    """The layout of the rows that have certain columns."""
+class TableColumns:
+    """Which of a table's columns is what."""
 
     id: str | None
     vector: str | Sequence[str] | None
@@ -109,7 +110,7 @@ class _Columns:
     fields: dict[str, str]
 
 
-def columns_of(names: Sequence[str], layout: Layout) -> _Columns:
+def columns_of(names: Sequence[str], layout: Layout) -> TableColumns:
     """What is where among columns of these names. Raises where one that the layout names is missing."""
     vector = _vector_columns(names, layout.vector)
     id_ = None if layout.automatic_ids else _column(names, "id", layout.id)
@@ -118,8 +119,8 @@ def columns_of(names: Sequence[str], layout: Layout) -> _Columns:
     if layout.automatic_ids:
         taken.add(layout.id or next((name for name in _USUAL["id"] if name in names), None))
     if layout.fields is None:
-        return _Columns(id_, vector, text, metadata, {name: name for name in names if name not in taken})
-    return _Columns(id_, vector, text, metadata, {k: v for k, v in layout.fields.items() if k in names})
+        return TableColumns(id_, vector, text, metadata, {name: name for name in names if name not in taken})
+    return TableColumns(id_, vector, text, metadata, {k: v for k, v in layout.fields.items() if k in names})
 
 
 def _column(names: Sequence[str], what: str, given: str | None) -> str | None:
@@ -192,9 +193,15 @@ def _number(value: Any, name: str) -> float:
         raise InvalidVectorError(f"expected a number in {name!r}, got {shown(value)}") from None
 
 
-def _metadata(fields: dict[str, Any], columns: _Columns) -> dict[str, Any] | None:
+def _metadata(fields: dict[str, Any], columns: TableColumns) -> dict[str, Any] | None:
+    whole = None if columns.metadata is None else fields[columns.metadata]
+    return metadata_of(whole, ((key, fields[name]) for name, key in columns.fields.items()))
+
+
+def metadata_of(value: Any, fields: Iterable[tuple[str, Any]]) -> dict[str, Any] | None:
+    """The metadata that a row gives: a whole object, or JSON of one, and single cells by their keys. None if it says
+    nothing."""
     metadata: dict[str, Any] = {}
-    value = None if columns.metadata is None else fields[columns.metadata]
     if isinstance(value, str) and value:
         try:
             value = load_json(value.encode())
@@ -204,12 +211,12 @@ def _metadata(fields: dict[str, Any], columns: _Columns) -> dict[str, Any] | Non
         metadata.update(value)
     elif value is not None and value != "":
         raise InvalidMetadataError(f"expected metadata that are a JSON object, got {shown(value)}")
-    for name, key in columns.fields.items():
+    for key, cell in fields:
         if key in metadata:
             raise InvalidMetadataError(
                 f"expected one value for the key {key!r}, got a column beside the metadata's own"
             )
-        plain = _plain(fields[name])
+        plain = _plain(cell)
         if plain is not _MISSING:
             metadata[key] = plain
     return metadata if metadata or isinstance(value, dict) else None

@@ -109,8 +109,8 @@ def normal(text: str) -> str:
 
 def test_the_examples_of_the_documentation_run(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command of docs/command-line.md, one after the other, with its exit code and what it prints; each command
-    has one, but import-legacy and graduate, for which there is no folder and no server, and serve, which does not
-    end."""
+    has one, but import-legacy, migrate and graduate, for which there is no folder and no server, and serve, which does
+    not end. (tests/test_moving.py runs those of migrate.)"""
     text = (ROOT / "docs" / "command-line.md").read_text()
     checker = doctest.OutputChecker()
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def test_the_examples_of_the_documentation_run(cli: Run, tmp_path: Path, monkeyp
             assert exit_code == int(code or 0), (command, err)
             assert checker.check_output(normal(expected), normal(out), doctest.ELLIPSIS), f"{command}\n{out}"
             shown |= {name for name, _ in commands() if command.startswith(f"nopokedb {name}")}
-    assert {name for name, _ in commands()} - shown == {"import-legacy", "graduate", "mcp", "serve"}
+    assert {name for name, _ in commands()} - shown == {"import-legacy", "migrate", "graduate", "mcp", "serve"}
 
 
 def test_records_from_the_shell(cli: Run, tmp_path: Path) -> None:

@@ -113,13 +113,8 @@ def copy(
             )
         last = _last_id(goal, origin)
         total, already = len(origin), len(goal)
-        for batch in _batches(origin.scan(after=last, include=_EVERYTHING)):
-            goal.add_many(
-                np.stack([record.vector for record in batch if record.vector is not None]),
-                [record.metadata for record in batch],
-                ids=[record.id for record in batch],
-                texts=[record.text for record in batch],
-            )
+        for batch in batches(origin.scan(after=last, include=_EVERYTHING)):
+            write_batch(goal, batch)
             made.count += len(batch)
             advance(already + made.count, (already + made.count) / total if total else None)
         if is_postgres(target):
@@ -127,7 +122,7 @@ def copy(
         sides: tuple[Side | None, Side | None] = (None, None)
         recall = None
         if verify:
-            sides = _side(origin), _side(goal)
+            sides = side(origin.path, origin.scan(include=_EVERYTHING)), side(goal.path, goal.scan(include=_EVERYTHING))
             recall = goal.measure_recall(_RECALL_QUERIES, _K).recall if len(goal) else None
         return CopyReport(
             origin.path, goal.path, made.count, len(goal), last, tuple(made.left_out), *sides, recall=recall
@@ -142,7 +137,7 @@ def compare(source: str, target: str, queries: int) -> list[Comparison]:
         ids, vectors = engine_of(one).sample(queries, None)
         if not ids:
             return []
-        points = _between(vectors)
+        points = between(vectors)
         texts = [record.text for record in one.get_many(ids, include=("text",)) if record is not None and record.text]
         words = [" ".join(text.split()[:3]) for text in texts]
         asked: dict[str, list[dict[str, Any]]] = {"vector": [{"vector": point} for point in points]}
@@ -189,7 +184,7 @@ def _opened_target(origin: NoPokeDB, target: str, made: _Copied) -> NoPokeDB:
 
 def _last_id(goal: NoPokeDB, origin: NoPokeDB) -> Id | None:
     """The last id that was copied. Raises if the target is not a beginning of the source."""
-    last = next(goal.scan(order_by="-$id", limit=1, include=()), None)
+    last = last_record(goal)
     if last is None:
         return None
     up_to: dict[str, Any] = {"$id": {"$lte": last.id}}
@@ -203,7 +198,7 @@ def _last_id(goal: NoPokeDB, origin: NoPokeDB) -> Id | None:
     return last.id
 
 
-def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+def batches(records: Iterator[Record]) -> Iterator[list[Record]]:
     """Batches of bounded size."""
     batch: list[Record] = []
     size = 0
@@ -218,19 +213,35 @@ def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
         yield batch
 
 
-def _side(db: NoPokeDB) -> Side:
+def write_batch(goal: NoPokeDB, batch: list[Record]) -> None:
+    """Whole records as one atomic batch."""
+    goal.add_many(
+        np.stack([record.vector for record in batch if record.vector is not None]),
+        [record.metadata for record in batch],
+        ids=[record.id for record in batch],
+        texts=[record.text for record in batch],
+    )
+
+
+def last_record(goal: NoPokeDB) -> Record | None:
+    """The last one in id order: where a copy stands."""
+    return next(goal.scan(order_by="-$id", limit=1, include=()), None)
+
+
+def side(path: str, records: Iterator[Record]) -> Side:
+    """The checksum of whole records in id order."""
     digest = hashlib.sha256()
     count = 0
-    for record in db.scan(include=_EVERYTHING):
+    for record in records:
         assert record.vector is not None
         digest.update(orjson.dumps([record.id, record.metadata, record.text], option=orjson.OPT_SORT_KEYS))
         digest.update(record.vector.tobytes())
         count += 1
-    return Side(db.path, count, digest.hexdigest())
+    return Side(path, count, digest.hexdigest())
 
 
-def _between(vectors: Vectors) -> Vectors:
-    """Points between stored vectors, nearer to the first."""
+def between(vectors: Vectors) -> Vectors:
+    """Questions: points between vectors that are stored, nearer to the first."""
     points: Vectors = (vectors * np.float32(0.7) + np.roll(vectors, 1, axis=0) * np.float32(0.3)).astype(np.float32)
     points[~points.any(axis=1)] = vectors[~points.any(axis=1)]
     return points

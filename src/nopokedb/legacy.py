@@ -4,19 +4,7 @@
     metadata.db      SQLite, table metadata(id INTEGER PRIMARY KEY, data TEXT as JSON), committed at once
     oplog.jsonl      {"t": "add", "id", "vec", "md"} per line: adds that were under way when the process stopped
 
-The index file, little-endian, has no magic and no checksum:
-
-    0   u64 0 (offset of level 0)         8   u64 elements it has room for      16  u64 elements
-    24  u64 bytes per element             32  u64 offset of the label in it     40  u64 offset of the vector in it
-    48  i32 highest level                 52  u32 entry point                   56  u64 links per element above level 0
-    64  u64 links at level 0, 2 M         72  u64 M                             80  f64 level factor
-    88  u64 ef_construction
-    96  elements, each: u16 number of links, u8 1 if deleted, u8, u32[2 M] links, f32[dim] vector, u64 label
-        then for each element: u32 length, and so many bytes of links of its higher levels
-
-Nothing in it is believed: every size is compared with the others and with the file before it is used, links are stepped
-over, and it is never handed to native code. Under cosine hnswlib stored unit vectors; the lengths that the user's
-vectors had are not in the file.
+The index file's layout stands in moving/hnswlib_file.py. Nothing in it is believed.
 
 What counts as a record: an id with a vector and metadata. The operation log fills in what the index or the metadata
 lack, as the original's own replay did. A vector without metadata is most likely a deleted record, since deletions
@@ -27,9 +15,8 @@ belong to records whose vectors the original lost with its process.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,19 +25,12 @@ import numpy as np
 
 from nopokedb.database import NoPokeDB
 from nopokedb.errors import ArchiveError, InvalidInputError
+from nopokedb.moving.hnswlib_file import HEADER, read_head
+from nopokedb.moving.origin import damaged, open_sqlite
 from nopokedb.opening import resolve_folder
-from nopokedb.records import MAX_DIM, Id, Space, Vectors, check_choice, check_id, check_vector, encode_metadata
+from nopokedb.records import Id, Space, Vectors, check_choice, check_id, check_vector, encode_metadata
 
 INDEX_NAME, METADATA_NAME, LOG_NAME = "hnsw_index.bin", "metadata.db", "oplog.jsonl"
-_HEADER = np.dtype(
-    [
-        ("offset0", "<u8"), ("room", "<u8"), ("count", "<u8"), ("width", "<u8"), ("label_at", "<u8"),
-        ("vector_at", "<u8"), ("level", "<i4"), ("entry", "<u4"), ("links", "<u8"), ("links0", "<u8"), ("M", "<u8"),
-        ("factor", "<f8"), ("ef_construction", "<u8"),
-    ]
-)  # fmt: skip
-_MAX_M = 10_000
-"""hnswlib's own limit."""
 _UNIT_SLACK = 1e-3
 """How far a stored unit vector may be from length 1 (hnswlib divides in float32)."""
 _BATCH = 1000
@@ -93,50 +73,24 @@ class LegacyReport:
 
 def read_index(path: Path) -> LegacyIndex:
     """The index file, every size in it checked. Raises `ArchiveError`."""
-    size = path.stat().st_size
-    if size < _HEADER.itemsize:
-        raise _wrong(path, f"expected at least {_HEADER.itemsize} bytes, got {size}", 0)
     # Read, not mapped: a file that is shortened meanwhile would kill the process.
     data = path.read_bytes()
-    head = {name: np.frombuffer(data, _HEADER, 1)[name][0].item() for name in _HEADER.names or ()}
-    count, width, m = head["count"], head["width"], head["M"]
-    vector_bytes = head["label_at"] - head["vector_at"]
-    dim = vector_bytes // 4
-    fits = (
-        head["offset0"] == 0
-        and count <= head["room"]
-        and 1 <= m <= _MAX_M
-        and head["links"] == m
-        and head["links0"] == 2 * m
-        and head["vector_at"] == 8 * m + 4
-        and 0 < vector_bytes == 4 * dim
-        and dim <= MAX_DIM
-        and width == head["label_at"] + 8
-    )
-    if not fits:
-        raise _wrong(path, "the header is none of an hnswlib index", 0)
-    end = _HEADER.itemsize + count * width
+    head = read_head(path, data)
+    end = HEADER.itemsize + head.count * head.width
     if end > len(data):
-        raise _wrong(path, f"expected {count} elements of {width} bytes, but the file ends early", len(data))
-    element = np.dtype(
-        {
-            "names": ["mark", "vector", "label"],
-            "formats": ["u1", ("<f4", (dim,)), "<i8"],
-            "offsets": [2, head["vector_at"], head["label_at"]],
-            "itemsize": width,
-        }
-    )
-    elements = np.frombuffer(data, element, count, _HEADER.itemsize)
-    _check_higher_levels(path, data, end, count, 4 * m + 4)
+        message = f"expected {head.count} elements of {head.width} bytes, but the file ends early"
+        raise damaged(path, message, len(data))
+    elements = np.frombuffer(data, head.element(), head.count, HEADER.itemsize)
+    _check_higher_levels(path, data, end, head.count, 4 * head.M + 4)
     labels = elements["label"].tolist()
     if len(set(labels)) != len(labels):
-        raise _wrong(path, "an id stands in it twice", _HEADER.itemsize)
+        raise damaged(path, "an id stands in it twice", HEADER.itemsize)
     gone = (elements["mark"] & 1).astype(bool).tolist()
     vectors = elements["vector"]
     return LegacyIndex(
-        dim,
-        m,
-        head["ef_construction"],
+        head.dim,
+        head.M,
+        head.ef_construction,
         {label: vectors[at] for at, label in enumerate(labels) if not gone[at]},
         frozenset(label for label, dead in zip(labels, gone, strict=True) if dead),
     )
@@ -147,40 +101,34 @@ def _check_higher_levels(path: Path, data: bytes, at: int, count: int, width: in
     for _ in range(count):
         length = int.from_bytes(data[at : at + 4], "little")
         if at + 4 > len(data) or length % width or length > len(data) - at - 4:
-            raise _wrong(path, "the links of an element do not fit into the file", at)
+            raise damaged(path, "the links of an element do not fit into the file", at)
         at += 4 + length
     if at != len(data):
-        raise _wrong(path, f"{len(data) - at} bytes stand behind the last element", at)
+        raise damaged(path, f"{len(data) - at} bytes stand behind the last element", at)
 
 
 def read_metadata(path: Path) -> Iterator[tuple[int, Any]]:
     """(id, what its JSON says), in id order. Raises `ArchiveError`."""
     import apsw
 
-    with tempfile.TemporaryDirectory() as folder:
-        # A copy: an interrupted transaction is rolled back in it, and the original's folder stays as it is.
-        for name in (path.name, path.name + "-journal", path.name + "-wal"):
-            if path.with_name(name).is_file():
-                shutil.copyfile(path.with_name(name), Path(folder, name))
+    with ExitStack() as opened:
+        connection = open_sqlite(path, opened)
         try:
-            connection = apsw.Connection(str(Path(folder, path.name)), flags=apsw.SQLITE_OPEN_READWRITE)
-            connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
             kind = connection.execute("SELECT type FROM sqlite_schema WHERE name='metadata'").fetchone()
             if kind is None or kind[0] != "table":
-                raise _wrong(path, "expected the table metadata, found none", 0)
+                raise damaged(path, "expected the table metadata, found none")
             rows = connection.execute("SELECT id, data FROM metadata ORDER BY id")
             while (row := rows.fetchone()) is not None:
                 id_, text = row
                 if not isinstance(id_, int):
-                    raise _wrong(path, f"expected ids that are ints, got {id_!r:.80}", 0)
+                    raise damaged(path, f"expected ids that are ints, got {id_!r:.80}")
                 try:
                     value = json.loads(text) if isinstance(text, str) else text
                 except (ValueError, RecursionError):
                     value = ValueError("its metadata are no JSON")
                 yield id_, value
-            connection.close()
         except (apsw.Error, UnicodeDecodeError) as error:
-            raise _wrong(path, f"SQLite cannot read it: {error}", 0) from None
+            raise damaged(path, f"SQLite cannot read it: {error}") from None
 
 
 def read_log(path: Path) -> tuple[dict[int, tuple[Any, Any]], int]:
@@ -228,7 +176,7 @@ def import_legacy(
     folder, target = resolve_folder(source, None), resolve_folder(path, None)
     require_empty(target, "import")
     report = LegacyReport(str(folder), space=space, dry_run=dry_run)
-    index, records = _collect(folder, space, keep_bare, report)
+    index, records = collect(folder, space, keep_bare, report)
     report.imported = len(records)
     if dry_run:
         return report
@@ -239,7 +187,7 @@ def import_legacy(
     return report
 
 
-def _collect(
+def collect(
     folder: Path, space: str, keep_bare: bool, report: LegacyReport
 ) -> tuple[LegacyIndex | None, dict[int, tuple[Vectors, Mapping[str, Any]]]]:
     """Every record that can be imported, in id order; what cannot goes into the report."""
@@ -329,7 +277,3 @@ def _write(
             part = ids[start : start + _BATCH]
             vectors = np.stack([records[id_][0] for id_ in part])  # type: ignore[index]
             db.add_many(vectors, [records[id_][1] for id_ in part], ids=part)  # type: ignore[index]
-
-
-def _wrong(path: Path, message: str, offset: int) -> ArchiveError:
-    return ArchiveError(f"{message}: {path} at byte {offset}", file=str(path), offset=offset)

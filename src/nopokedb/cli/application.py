@@ -29,6 +29,7 @@ from nopokedb.cli.import_legacy import import_legacy
 from nopokedb.cli.info import info
 from nopokedb.cli.keys import keys
 from nopokedb.cli.mcp import mcp
+from nopokedb.cli.migrate import migrate
 from nopokedb.cli.optimize import optimize
 from nopokedb.cli.output import Output
 from nopokedb.cli.query import query
@@ -64,6 +65,7 @@ COMMANDS: tuple[click.Command, ...] = (
     info,
     keys,
     mcp,
+    migrate,
     optimize,
     query,
     restore,

@@ -92,6 +92,17 @@ class Reader:
         return found
 
 
+def record_of(row: Row, layout: Layout) -> tuple[Id, dict[str, Any] | None, str | None]:
+    """Id, metadata and text of a row whose vector is elsewhere. Raises `InvalidInputError`."""
+    if row.error is not None:
+        raise InvalidInputError(row.error)
+    columns = columns_of(tuple(row.fields), layout)
+    if columns.id is None:
+        raise InvalidIdError("expected an id, got none")
+    text = None if columns.text is None else check_text(row.fields[columns.text])
+    return _id(row.fields[columns.id], layout.id_type), _metadata(row.fields, columns), text
+
+
 def vector_of(row: Row, layout: Layout) -> Any:
     """The vector of a row as the file has it, None if it has none. Raises `InvalidInputError` where it cannot be."""
     if row.error is not None:

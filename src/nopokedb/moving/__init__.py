@@ -1,0 +1,1 @@
+"""Collections of other programs become collections of this one: one module for each program, migrating.py for all."""

@@ -6,6 +6,7 @@ NOPOKEDB_TEST_FOREIGN to a folder that it left to try other versions of the prog
 
 from __future__ import annotations
 
+import base64
 import doctest
 import io
 import json
@@ -317,6 +318,28 @@ def test_damaged_files_are_refused(foreign: Path, tmp_path: Path, seed: int) -> 
         path.write_bytes(whole)
 
 
+def test_the_newest_spelling_of_a_point_counts(foreign: Path, tmp_path: Path) -> None:
+    """Older versions of Qdrant's client kept a point once for each way to write its id; the last one written holds."""
+    old = "550E8400-E29B-41D4-A716-446655440000"
+    with sqlite3.connect(foreign / "qdrant" / "collection" / "books" / "storage.sqlite") as db:
+        point = {"id": old, "vector": [1.0] * 8, "payload": {"newest": True}}
+        data = pickle.dumps(Point(point), 4)
+        key = base64.b64encode(pickle.dumps(old, 4)).decode()
+        db.execute("INSERT INTO points VALUES (?, ?)", (key, data))
+    db.close()
+    report = migrate("qdrant", foreign / "qdrant", tmp_path / "new", Choices("books"))
+    assert report.same and report.count == 30
+    with NoPokeDB(path=tmp_path / "new", read_only=True) as db_new:
+        assert db_new.get(old.lower()) == {"newest": True}
+
+
+class Point:
+    """Pickled as the client's points are: a class and the dict of its fields."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.__dict__.update(fields)
+
+
 def test_a_wal_is_read_too(foreign: Path, tmp_path: Path) -> None:
     """What a killed program left in SQLite's WAL belongs to its collection; the folder stays as it was."""
     file = foreign / "chroma" / "chroma.sqlite3"
@@ -369,9 +392,34 @@ def test_inert_values_refuse_the_rest() -> None:
         b"\x80\x04N",
         b"\x80\x04NN.",
         b"\x80\x04\x82\x01.",
+        b"N\x82\x01.",
     ):
         with pytest.raises(ValueError):
             read_inert(data)
     buffer = io.BytesIO()
     pickle.Pickler(buffer, 4).dump([np.float64(1.5)])
     assert isinstance(read_inert(buffer.getvalue())[0], Inert)
+
+
+def test_a_table_of_lancedb(tmp_path: Path) -> None:
+    """By its own library: rows that were deleted, changed and added, and what it answers."""
+    lancedb = pytest.importorskip("lancedb", reason="LanceDB's library is not installed (extra lancedb)")
+    vectors = np.random.default_rng(7).standard_normal((300, 8)).astype(np.float32)
+    database = lancedb.connect(str(tmp_path / "lance"))
+    rows = [{"key": f"b{n}", "vector": vectors[n].tolist(), "n": n, "body": f"t{n}"} for n in range(250)]
+    table = database.create_table("books", rows)
+    table.delete("n = 3")
+    table.update(where="n = 4", values={"body": None})
+    table.add([{"key": "late", "vector": vectors[260].tolist(), "n": None, "body": "late"}])
+    options = Choices(id="key", text="body")
+    report = migrate("lancedb", tmp_path / "lance", tmp_path / "new", options)
+    assert report.same and report.overlap == 1 and report.count == 250 and report.space == "l2"
+    with NoPokeDB(path=tmp_path / "new", read_only=True) as db:
+        assert (db["late"].metadata, db["late"].text, db["b4"].text) == ({}, "late", None)
+        for record in table.to_arrow().to_pylist():
+            assert db[record["key"]].vector.tolist() == record["vector"]  # type: ignore[union-attr]
+        for query in vectors[290:]:
+            nearest = [row["key"] for row in table.search(query).limit(10).to_list()]
+            assert [hit.id for hit in db.query(query, k=10)] == nearest
+    with pytest.raises(ArchiveError, match="'id' of ids"):
+        migrate("lancedb", tmp_path / "lance", tmp_path / "other")

@@ -335,6 +335,39 @@ def test_there_and_back(
     assert_same_records(records_of(two), records_of(one))
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([True, 1], None),
+        ([1, None], "int64"),  # the null stays, in the JSON
+        ([None, None], None),
+        ([2**53 + 1, 0.5], None),
+        ([2**53, 0.5], "double"),
+        ([2**63, 1], None),
+        ([2**63 - 1, -(2**63)], "int64"),
+        (["1", 1], None),
+        ([[], []], None),
+        ([[], ["a"]], "list<item: string>"),
+        ([[1, None], [1]], None),
+        ([[True], [1]], None),
+        ([[2**53 + 1], [0.5]], None),
+        ([[[1]], [[2]]], None),
+        ([{}, {"b": 1}], None),
+    ],
+)
+def test_only_what_comes_back_equal_is_a_column(open_db: Open, values: list[Any], kind: str | None) -> None:
+    """Kinds that a column would change stay in the JSON; either way each value comes back."""
+    db = open_db(dim=DIM)
+    db.add_many(VECTORS[:3], [{"a": values[0]}, {"a": values[1]}, {}])
+    table = to_arrow(db)
+    assert (str(table.schema.field("a").type) if "a" in table.column_names else None) == kind
+    for through in (to_arrow, to_pandas, to_polars):
+        copy = {record.id: record for record in records_of(db)}
+        db.delete_many(list(copy))
+        db.add_many(through(list(copy.values())))
+        assert_same_records(records_of(db), list(copy.values()))
+
+
 @pytest.mark.engines
 def test_a_collection_as_a_table(open_db: Open, tmp_path: Path) -> None:
     """A collection of any engine, a scan of it, and its hits; columns have the types that the docstring says."""

@@ -26,6 +26,7 @@ _SHOWN = 20
 @click.option("--vector", metavar="NAME", help="Of several vectors of a record.")
 @click.option("--space", type=click.Choice(get_args(Space)), help="The distance, where SOURCE does not say it.")
 @click.option("--metadata", metavar="FILE", help="For index files: ids and metadata, as `nopokedb import` reads them.")
+@click.option("--id", "id_", metavar="COLUMN", help="The column of the ids (LanceDB). [default: id]")
 @click.option("--text", metavar="KEY", help="The key of the metadata that is the record's text.")
 @click.option("--queries", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Points to compare at.")
 @click.option("--resume", is_flag=True, help="Go on with a migration that was stopped.")
@@ -39,6 +40,7 @@ def migrate(
     vector: str | None,
     space: Any,
     metadata: str | None,
+    id_: str | None,
     text: str | None,
     queries: int,
     resume: bool,
@@ -46,7 +48,7 @@ def migrate(
     json: bool,
 ) -> int:
     """Bring the collection SOURCE of another program to TARGET, and compare both. SOURCE is only read."""
-    choices = Choices(collection, vector, space, None if metadata is None else Path(metadata), text)
+    choices = Choices(collection, vector, space, None if metadata is None else Path(metadata), id_, text)
     output = Output(json=json)
     with output.measured(f"migrating {source}", "records") as advance:
         report = run_migrate(

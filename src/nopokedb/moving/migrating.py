@@ -32,7 +32,7 @@ from nopokedb.records import (
     id_order,
 )
 
-Program: TypeAlias = Literal["chroma", "qdrant", "faiss", "hnswlib", "usearch", "sqlite-vec", "legacy"]
+Program: TypeAlias = Literal["chroma", "qdrant", "faiss", "hnswlib", "usearch", "sqlite-vec", "lancedb", "legacy"]
 PROGRAMS: tuple[Program, ...] = get_args(Program)
 BARE: tuple[Program, ...] = ("faiss", "hnswlib", "usearch")
 """Index files, which hold vectors and numbers only."""
@@ -53,6 +53,8 @@ class Choices:
     """None: the origin's own."""
     metadata: Path | None = None
     """For index files: a file with ids and metadata, in any format that `nopokedb import` reads."""
+    id: str | None = None
+    """The column of the ids, where a table names none (LanceDB); None: "id"."""
     text: str | None = None
     """The key of the metadata that is the record's text."""
 
@@ -110,6 +112,10 @@ def open_origin(program: Program, source: Path, choices: Choices) -> Origin:
         from nopokedb.moving.original import OriginalOrigin
 
         return OriginalOrigin(source, choices.space)
+    if program == "lancedb":
+        from nopokedb.moving.lance import LanceOrigin
+
+        return LanceOrigin(source, choices.collection, choices.id, choices.vector, choices.space)
     if program == "sqlite-vec":
         from nopokedb.moving.sqlite_vec import SqliteVecOrigin
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nopokedb.copying import Advance, Side, batches, between, last_record, side, write_batch
-from nopokedb.database import NoPokeDB
+from nopokedb.database import NoPokeDB, engine_of
 from nopokedb.errors import CollectionNotFoundError, InvalidInputError
 from nopokedb.moving.beside import Beside
 from nopokedb.moving.origin import Origin
@@ -255,7 +255,7 @@ class _Migration:
 
     def _compare(self, goal: NoPokeDB, queries: int) -> None:
         """The nearest of sampled points by comparing all vectors of the origin, and by a query of the target."""
-        ids, vectors = goal._engine.sample(queries, None)
+        ids, vectors = engine_of(goal).sample(queries, None)
         if not ids:
             return
         points = between(vectors)

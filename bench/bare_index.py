@@ -54,7 +54,7 @@ def _graph_calls(index: Any, vectors: Floats, ef: int) -> Callable[[Floats], Non
     found = np.empty((1, ef), np.float32)
 
     def call(query: Floats) -> None:
-        positions, _ = graph.search(query, ef, ef)
+        positions, _ = graph.search_batch(query[None], ef, ef, num_threads=1)
         rows = positions.astype(np.int64)
         pointers = (_pointer(array) for array in (found, query, vectors, rows))
         _native.fvec_inner_products_by_idx(*pointers, dim, 1, ef)

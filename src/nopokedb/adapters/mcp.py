@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,7 +19,7 @@ from nopokedb.database import NoPokeDB, engine_of
 from nopokedb.distribution import install_hint
 from nopokedb.errors import InvalidInputError, NoPokeError
 from nopokedb.postgres.address import is_postgres
-from nopokedb.records import Hit
+from nopokedb.records import Hit, check_int
 from nopokedb.remote.address import is_address
 
 try:
@@ -133,7 +132,7 @@ def build(collections: Collections, *, writable: bool = False) -> MCPServer[Any]
 
     def tool(annotations: ToolAnnotations) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def register(work: Callable[P, R]) -> Callable[P, R]:
-            return server.tool(annotations=annotations)(_told(work))
+            return server.tool(annotations=annotations)(_refusals()(work))
 
         return register
 
@@ -152,7 +151,7 @@ def build(collections: Collections, *, writable: bool = False) -> MCPServer[Any]
         db = collections.get(collection)
         if not _has_model(db):
             raise InvalidInputError("this collection has no model to search by meaning; use hybrid_search")
-        return _found(db.query(question, k=_checked(k), where=where, include=("metadata", "text")))
+        return _found(db.query(question, k=check_int("k", k, 1, MAX_K), where=where, include=("metadata", "text")))
 
     @tool(_READS)
     def hybrid_search(
@@ -166,7 +165,11 @@ def build(collections: Collections, *, writable: bool = False) -> MCPServer[Any]
         question; "a phrase", +must, -mustnot and prefix* are understood. Without a model only the words count. where: a
         filter on metadata."""
         db = collections.get(collection)
-        asked: dict[str, Any] = {"text": question if words is None else words, "where": where, "k": _checked(k)}
+        asked: dict[str, Any] = {
+            "text": question if words is None else words,
+            "where": where,
+            "k": check_int("k", k, 1, MAX_K),
+        }
         vector = question if _has_model(db) else None
         return _found(db.query(vector, **asked, include=("metadata", "text")))
 
@@ -216,19 +219,9 @@ def serve(path: str | Path, *, writable: bool = False, api_key: str | None = Non
         collections.close()
 
 
-def _told(work: Callable[P, R]) -> Callable[P, R]:
-    """The same, with the library's errors as those that the model gets to read."""
-
-    @wraps(work)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _refusals():
-            return work(*args, **kwargs)
-
-    return run
-
-
 @contextmanager
 def _refusals() -> Iterator[None]:
+    """The library's errors become those that the model gets to read."""
     try:
         yield
     except (NoPokeError, OSError) as error:
@@ -243,12 +236,6 @@ def _about(name: str, db: NoPokeDB) -> CollectionInfo:
     return CollectionInfo(
         name=name, count=len(db), dim=db.dim, space=engine_of(db).space, embed=engine_of(db).embed_name
     )
-
-
-def _checked(k: int) -> int:
-    if not 1 <= k <= MAX_K:
-        raise InvalidInputError(f"expected k from 1 to {MAX_K}, got {k}")
-    return k
 
 
 def _found(hits: Sequence[Hit]) -> list[HitInfo]:

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -23,8 +22,7 @@ import numpy as np
 import orjson
 
 from bench.datasets import Floats
-from bench.machine import processor_name
-from bench.server.__main__ import FOLDER, LEAST, K, build, process, wait_for_indexes
+from bench.server.__main__ import FOLDER, JUDGED, K, build, process, report, wait_for_indexes
 from nopokedb.rpc import nopokedb_pb2 as pb
 from nopokedb.rpc.methods import SERVICE
 
@@ -134,22 +132,17 @@ def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     queries = build(count, 256)
     wait_for_indexes(count)
-    print(f"{count:,} records of 256 dimensions with metadata, k={K}; server and load on {os.cpu_count()} cores of")
-    print(f"{processor_name()}; medians of {rounds} rounds of {seconds:g} s.\n")
-    print("| request | processes x calls | queries/s | echo/s | ratio | p50 | p99 | errors |")
-    print("|---|---|---|---|---|---|---|---|")
-    reached = True
-    for name, where in (("vector", None), ("a tenth passes", {"group": {"$lt": 10}})):
-        for shape in ((1, 1), (2, 8), (2, 32), (4, 50)):
-            row = measure(queries, count, where, shape, seconds, rounds)
-            judged = where is None and shape[0] * shape[1] >= 16
-            reached = reached and row["errors"] == 0 and (not judged or row["ratio"] >= LEAST)
-            print(
-                f"| {name} | {shape[0]} x {shape[1]} | {row['qps']:,.0f} | {row['echo_qps']:,.0f} | "
-                f"{row['ratio']:.2f} | {row['p50_ms']:.2f} ms | {row['p99_ms']:.2f} ms | {row['errors']} |",
-                flush=True,
-            )
-    print(f"\ngoal: >= {LEAST} x the echo without a filter from 16 calls on, no errors: {reached}")
+    rows = (
+        (
+            f"{name} | {shape[0]} x {shape[1]}",
+            where is None and shape[0] * shape[1] >= JUDGED,
+            measure(queries, count, where, shape, seconds, rounds),
+        )
+        for name, where in (("vector", None), ("a tenth passes", {"group": {"$lt": 10}}))
+        for shape in ((1, 1), (2, 8), (2, 32), (4, 50))
+    )
+    print(f"{count:,} records of 256 dimensions with metadata, k={K}; medians of {rounds} rounds of {seconds:g} s.\n")
+    reached = report("request | processes x calls", rows)
     return 0 if reached or chosen.quick else 1
 
 

@@ -147,7 +147,8 @@ def test_rows_that_may_not_be_found_are_thinned_out(rng: np.random.Generator) ->
             assert allowed[there].all() and len(set(there.tolist())) == len(there)
             assert (line[len(there) :] == -1).all()  # missing ones come last
         wanted = min(40, int(np.delete(allowed, segment.left_out).sum()))
-        assert share == 0.02 or ((rows >= 0).sum(axis=1) == wanted).all()
+        # How many of the longer list pass is up to chance: eight of ten is six standard errors away.
+        assert share == 0.02 or ((rows >= 0).sum(axis=1) >= 0.8 * wanted).all()
 
 
 def test_a_question_too_far_away_finds_nothing_here(rng: np.random.Generator) -> None:

@@ -206,6 +206,7 @@ def test_a_graph_and_its_scan_are_weighed(
     segments_of(db)[0].cost, segments_of(db)[0].scan.cost = Cost(1.0, 0.1, 1.0), Cost(500.0, 1.0, 1.0)
     assert db.explain(query, 10, target_recall=0.8).searches[0].strategy == "graph"
     segments_of(db)[0].cost = Cost(1e6, 1.0, 1.0)
+    segments_of(db)[0].choices.clear()
     found = db.explain(query, 10, target_recall=0.8).searches[0]
     assert (found.kind, found.strategy) == ("symphony", "scan")
 
@@ -338,8 +339,8 @@ def test_an_index_that_finds_too_little_is_not_believed(
     kind = type(segments_of(db)[0])
     real = kind.search
 
-    def short(self: Any, queries: Any, ef: int, bits: Any = None) -> Any:
-        rows = real(self, queries, ef, bits)
+    def short(self: Any, queries: Any, ef: int, bits: Any = None, k: Any = None) -> Any:
+        rows = real(self, queries, ef, bits, k)
         rows[:, 4:] = -1
         return rows
 

@@ -183,9 +183,9 @@ def test_a_given_ef_is_honoured_exactly(open_db: Callable[..., NoPokeDB], rng: n
     real = type(segment).search
     query = gaussian(rng, 1, 64)[0]
 
-    def spy(self: Any, queries: Any, ef: int, bits: Any = None) -> Any:
+    def spy(self: Any, queries: Any, ef: int, bits: Any = None, k: Any = None) -> Any:
         asked.append(ef)
-        return real(self, queries, ef, bits)
+        return real(self, queries, ef, bits, k)
 
     type(segment).search = spy
     try:

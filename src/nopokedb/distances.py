@@ -6,6 +6,7 @@ Equal vectors get equal distances to the last bit wherever they are stored, and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 Floats: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
-_SMALLEST = 2.0**-149
+SMALLEST = 2.0**-149
 """The smallest float32 above 0: two roundings of half of it, of a product and of a sum."""
 
 
@@ -23,8 +24,9 @@ def prepare_queries(space: str, queries: Floats) -> Floats:
     if space != "cosine":
         return queries
     if len(queries) == 1:  # the same, without the cost of a general product
-        wide = queries.astype(np.float64)
-        return np.multiply(wide, 1.0 / math.sqrt(float(wide[0] @ wide[0]))).astype(np.float32)
+        wide = queries[0].astype(np.float64)
+        unit: Floats = np.multiply(wide, 1.0 / math.sqrt(wide @ wide)).astype(np.float32)
+        return unit[None, :]
     out = np.empty(queries.shape, np.float32)
     for start in range(0, len(queries), 1024):  # blocks that stay in the cache once widened
         wide = queries[start : start + 1024].astype(np.float64)
@@ -39,29 +41,41 @@ def unit_mean(space: str, vectors: Floats) -> Doubles:
     return mean
 
 
-def final_order(space: str, query: Floats, vectors: Floats) -> Doubles:
+def final_order(space: str, query: Floats, vectors: Floats, counts: Sequence[int] | None = None) -> Doubles:
     """What answers are ordered by, smaller is better: shape (n,), between a raw query (dim,) and raw vectors (n, dim),
-    computed in float64.
+    computed in float64. With `counts` there are several queries: the first `counts[0]` vectors belong to the first.
 
     cosine: 1 - cos, within [0, 2]; l2: squared Euclidean distance; ip: minus the dot product. (Its distance is
     1 - dot product, as hnswlib has it, but small products lose their digits in that difference.)
     """
     q = query.astype(np.float64)
     wide = vectors.astype(np.float64)
+    squared: float | Doubles
+    if counts is None:
+        pairs, squared = "ij,j->i", q @ q
+    else:
+        pairs, squared = "ij,ij->i", np.repeat([one @ one for one in q], counts)
+        q = np.repeat(q, counts, axis=0)
     # einsum sums each row by itself in one order, where a matrix product may depend on the row's position.
     if space == "l2":
         wide -= q
-        squared: Doubles = np.einsum("ij,ij->i", wide, wide)
-        return squared
-    dots: Doubles = np.einsum("ij,j->i", wide, q)
+        return _squares(wide)
+    dots: Doubles = np.einsum(pairs, wide, q)
     if space == "ip":
         return np.negative(dots, out=dots)
     # The squared norms go under one root: each is below 1e37, so the product stays finite.
-    dots /= np.sqrt(np.einsum("ij,ij->i", wide, wide) * (q @ q))
+    lengths = _squares(wide)
+    lengths *= squared
+    dots /= np.sqrt(lengths, out=lengths)
     distances: Doubles = np.subtract(1.0, dots, out=dots)
     np.maximum(distances, 0.0, out=distances)
     np.minimum(distances, 2.0, out=distances)
     return distances
+
+
+def _squares(wide: Doubles) -> Doubles:
+    squares: Doubles = np.einsum("ij,ij->i", wide, wide)
+    return squares
 
 
 def scores_and_distances(space: str, order: list[float]) -> tuple[list[float], list[float]]:
@@ -81,7 +95,7 @@ def rounding_slack(space: str, query: Floats, longest: float) -> float:
     is relative to itself. Below float32's normal numbers, as in products of vectors of length 1e-20, each step may
     also be off by half of the smallest number there is.
     """
-    smallest = len(query) * _SMALLEST
+    smallest = len(query) * SMALLEST
     if space == "l2":
         return smallest
     length = 1.0 if space == "cosine" else float(np.linalg.norm(query.astype(np.float64)))

@@ -1,39 +1,50 @@
 """The rows of the nearest vectors in one snapshot: per segment and tail the cheapest way that reaches the recall.
 
     exact   every allowed row compared: the tail, few rows, selective filters
-    scan    all codes compared, the allowed rows kept inside the scan; then exact keys of the best `ef`
-    graph   a walk through the neighbourhoods; then exact keys of the best `ef`
+    scan    all codes compared, the allowed rows kept inside the scan; then the vectors of the best `ef`
+    graph   a walk through the neighbourhoods, ranked by the vectors it meets; then the best of the list
 
-How long a list has to be for the recall that is asked for, and what lists cost, was measured when the segment was
-sealed (search/curve.py); of the indexes of a segment and of comparing all its rows the cheapest way is taken. Under a
+Of the indexes of a segment and of comparing all its rows the cheapest way is taken (search/planner.py). Under a
 filter a list that was long enough for all rows may be too short for those that are allowed: their order among the codes
 is decided by smaller differences. So the list is doubled until the k best stay what they were (all of them, or below
 the usual recall as many as that asks for), and rows that no list settles are compared exactly.
+
+What comes out are not the k best but those that may be among them: who asks puts them in order in float64. So float32
+keys are only computed to leave rows out, which does not pay where there are few.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
-from nopokedb.distances import Floats, prepare_queries, rounding_slack
+from nopokedb.distances import Doubles, Floats, prepare_queries, rounding_slack
 from nopokedb.embedded.allowed import Allowed
 from nopokedb.embedded.recorder import Recorder
-from nopokedb.embedded.search.curve import GOAL, HIGHEST
+from nopokedb.embedded.search.curve import GOAL
 from nopokedb.embedded.search.exact import Rows, keys_by_rows, keys_of_range, nearest
+from nopokedb.embedded.search.planner import choose
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.search.threads import usable_threads
 from nopokedb.embedded.search.together import possible_nearest, worth_it
 from nopokedb.embedded.snapshot import Snapshot
 
-_GRAPH_MIN_ALLOWED = 0.5
-"""A graph in which less than this share of the rows is allowed walks mostly through the others: a scan or exact."""
 _CPU_COUNT = os.cpu_count() or 1
+_FEW_NUMBERS = 10_240
+"""Candidates of one query that have no more numbers than this, all together, are all put in order in float64: that
+takes 4 ns for a number, and leaving rows out before takes 30 us and 1 ns for a number."""
+
+
+class Nearest(NamedTuple):
+    """The rows that may be among the k nearest, query after query."""
+
+    rows: Rows
+    counts: list[int]
+    """How many rows each query has."""
 
 
 def nearest_rows(
@@ -47,10 +58,10 @@ def nearest_rows(
     record: Recorder | None = None,
     *,
     all_cores: bool = True,
-) -> list[Rows]:
-    """Per query the allowed rows with the k smallest float32 keys, and those that float32 cannot tell from them. A
-    given `ef` is the length of the lists, exactly; else they are as long as the recall asks for. Several queries are
-    searched on all cores, unless the caller uses the others itself."""
+) -> Nearest:
+    """Per query the allowed rows with the k smallest float32 keys, those that float32 cannot tell from them, and some
+    more where that is cheaper. A given `ef` is the length of the lists, exactly; else they are as long as the recall
+    asks for. Several queries are searched on all cores, unless the caller uses the others itself."""
     prepared = prepare_queries(space, queries)
     found = _Candidates(space, snapshot, allowed, prepared, k, ef, recall, record)
     threads = faiss.omp_get_max_threads()
@@ -66,14 +77,14 @@ def nearest_rows(
                 count = allowed.count(segment.start, segment.stop)
                 record.end_part(f"segment {at}", segment.kind, segment.row_count, count)
         found.search_tail()
+        return found.best()
     finally:
         if threads != wanted:  # the setting belongs to the calling thread, which is the user's
             faiss.omp_set_num_threads(threads)
-    return found.best()
 
 
 class _Candidates:
-    """Rows and keys found so far, per query."""
+    """Rows found so far: those of all queries alike in blocks, others by query."""
 
     def __init__(
         self,
@@ -89,35 +100,35 @@ class _Candidates:
         self._space = space
         self._snapshot = snapshot
         self._vectors = snapshot.vectors
-        self._norms = snapshot.rows["norm"]
         self._allowed = allowed
         self._prepared = prepared
         self._k = k
         self._ef = ef
         self._recall = recall
         self._record = record
-        self._keys: list[list[Floats]] = [[] for _ in prepared]
-        self._rows: list[list[Rows]] = [[] for _ in prepared]
+        self._single = len(prepared) == 1
+        self._lists: list[Rows] = []
+        """Rows of shape (n, m), a line for each query."""
+        self._own: dict[int, list[tuple[Floats, Rows]]] = {}
+        """By query, keys and rows that only it has."""
 
-    def best(self) -> list[Rows]:
-        found = []
-        for at, query in enumerate(self._prepared):
-            keys, rows = _joined(self._keys[at]), _joined(self._rows[at])
-            # Only a dot product's rounding depends on the lengths of the rows.
-            longest = float(self._norms[rows].max()) if self._space == "ip" and len(rows) else 1.0
-            found.append(nearest(keys, rows, self._k, rounding_slack(self._space, query, longest)))
-        return found
+    @property
+    def _norms(self) -> Doubles:
+        norms: Doubles = self._snapshot.rows["norm"]
+        return norms
+
+    # --- parts ---------------------------------------------------------------------------------------------
 
     def search_tail(self) -> None:
         """Add the rows that no segment covers."""
         start, stop = self._snapshot.tail_start, self._snapshot.row_count
-        if self._record is None:
-            self.compare(range(len(self._prepared)), start, stop)
-        elif start < stop:
-            count = self._allowed.count(start, stop)
-            if count:
-                self._record.choose("exact", "no segment covers it yet", count)
-                self.compare(range(len(self._prepared)), start, stop)
+        if start == stop:
+            return
+        count = self._allowed.count(start, stop)
+        if count and self._record is not None:
+            self._record.choose("exact", "no segment covers it yet", count)
+        self.compare(range(len(self._prepared)), start, stop)
+        if self._record is not None:
             self._record.end_part("tail", "none", stop - start, count)
 
     def search_segment(self, segment: Segment) -> None:
@@ -127,10 +138,11 @@ class _Candidates:
         if not count:
             return
         record, k = self._record, self._k
-        chosen, length, why = self._choose(segment, count)
+        choice = choose(segment, count, k, self._ef, self._recall)
+        chosen, length = choice.index, choice.length
         if chosen is None:
             if record is not None:
-                record.choose("exact", why, count)
+                record.choose("exact", choice.why, count)
             self.compare(range(len(self._prepared)), start, stop)
             return
         bits = self._allowed.bits(start, stop)
@@ -139,17 +151,29 @@ class _Candidates:
         settles = self._ef is None and bits is not None and (self._allowed.filtered or chosen.kind != "scan")
         searched = min(2 * length, count) if settles else length
         if record is not None:
-            record.choose("scan" if chosen.kind == "scan" else "graph", why, searched, length)
-        rows = chosen.search(self._prepared, searched, bits)
-        keys = keys_by_rows(self._space, self._prepared, self._vectors, self._norms, rows)
+            record.choose("scan" if chosen.kind == "scan" else "graph", choice.why, searched, length)
+        if self._single and bits is None:
+            found = chosen.best(self._prepared, length, k, self._vectors)
+            if found is not None:
+                if record is not None:
+                    record.listed(chosen, length, found)
+                self._lists.append(found[None, :])
+                return
+        rows = chosen.search(self._prepared, searched, bits, None if settles else k)
         if record is not None:
-            record.listed(chosen, searched, int((rows >= 0).sum()), doubled=False)
+            record.listed(chosen, searched, rows)
         beside = self._left_out(chosen)
+        if not settles and rows.shape[1] >= min(k, count) and rows[:, -1].min() >= 0:  # missing rows come last
+            self._lists.append(rows)
+            if len(beside):
+                self._lists.append(np.repeat(beside[None, :], len(rows), axis=0))
+            return
+        keys = self._keys_of(self._prepared, rows)
         for at in range(len(self._prepared)):
             line, line_keys = rows[at], keys[at]
             if settles and not self._stays(line_keys, length, count):
                 line, line_keys = self._longer(chosen, at, searched, count, bits)
-            if len(line) and line[-1] < 0:  # missing rows come last
+            if len(line) and line[-1] < 0:
                 there = line >= 0
                 line, line_keys = line[there], line_keys[there]
             if len(line) < min(k, count):  # never fewer than there are
@@ -168,52 +192,6 @@ class _Candidates:
         allowed: Rows = rows[(bits[at >> 3] >> (at & 7).astype(np.uint8)) & 1 != 0]
         return allowed
 
-    def _add(self, at: int, rows: Rows, keys: Floats) -> None:
-        self._keys[at].append(keys)
-        self._rows[at].append(rows)
-
-    def _add_rows(self, at: int, rows: Rows) -> None:
-        """Add all of these rows as candidates of a query."""
-        keys = keys_by_rows(self._space, self._prepared[at : at + 1], self._vectors, self._norms, rows[None, :])
-        self._add(at, rows, keys[0])
-
-    def _choose(self, segment: Segment, count: int) -> tuple[Segment | None, int, str]:
-        """The index to ask for `count` allowed rows of the segment, the length of its list, and why; None: compare them
-        all, which is cheaper or the only way."""
-        k = self._k
-        sparse = count < _GRAPH_MIN_ALLOWED * segment.row_count
-        if self._ef is not None:
-            if segment.scan is not None and (sparse or not segment.ready):
-                segment = segment.scan
-            if not segment.ready:
-                return None, 0, "its index is being loaded"
-            return segment, min(max(k, self._ef), count), "ef is given"
-        if self._recall > HIGHEST:
-            return None, 0, "a recall that only a full comparison reaches"
-        best: Segment | None = None
-        best_length, best_us, reached = 0, count * segment.cost.row_us, False
-        indexes = [index for index in (segment, segment.scan) if index is not None and index.ready]
-        if not indexes:
-            return None, 0, "its index is being loaded"
-        for index in indexes:
-            graph = index.kind != "scan"
-            if graph and sparse:
-                continue
-            needed = index.ef_for(k, self._recall)
-            if needed is None:
-                continue
-            reached = True
-            length = min(max(k, needed), count)
-            # A graph walks through the rows that are not allowed as well.
-            us = index.cost.list_us(length * (segment.row_count / count if graph else 1.0))
-            if us < best_us:
-                best, best_length, best_us = index, length, us
-        if best is not None:
-            return best, best_length, "the cheapest list that reaches the recall"
-        if reached:
-            return None, 0, "the allowed rows are compared faster than an index is asked"
-        return None, 0, "no list of its index reaches the recall" if not sparse else "a graph among few allowed rows"
-
     def _stays(self, keys: Floats, length: int, count: int) -> bool:
         """Whether the k best of the whole list are in its first `length` places, but for as many as the recall may
         miss."""
@@ -231,25 +209,26 @@ class _Candidates:
         while 4 * searched <= count:
             length, searched = searched, 2 * searched
             rows = index.search(query, searched, bits)
-            keys = keys_by_rows(self._space, query, self._vectors, self._norms, rows)
+            keys = self._keys_of(query, rows)
             if self._record is not None:
-                self._record.listed(index, searched, int((rows >= 0).sum()), doubled=True)
+                self._record.listed(index, searched, rows, doubled=True)
             if self._stays(keys[0], length, count):
                 return rows[0], keys[0]
         return np.empty(0, np.int64), np.empty(0, np.float32)
 
     def compare(self, queries: Sequence[int], start: int, stop: int) -> None:
         """Add all allowed rows of [start, stop) as candidates of these queries."""
-        if start >= stop:
-            return
-        space, vectors, norms = self._space, self._vectors, self._norms
         count = self._allowed.count(start, stop)
         if not count:
             return
         if self._record is not None:
             self._record.compared(count)
-        sparse = 2 * count < stop - start
+        space, vectors = self._space, self._vectors
         chosen: Rows | range = self._allowed.members(start, stop) if count < stop - start else range(start, stop)
+        if self._single and (2 * count < stop - start or count * vectors.shape[1] <= _FEW_NUMBERS):
+            self._lists.append(np.asarray(chosen)[None, :])
+            return
+        norms = self._norms
         if worth_it(queries, count, self._k):
             prepared = np.ascontiguousarray(self._prepared[list(queries)])
             found = possible_nearest(space, prepared, vectors, norms, chosen, self._k)
@@ -257,7 +236,7 @@ class _Candidates:
                 for at, rows in zip(queries, found, strict=True):
                     self._add_rows(at, rows)
                 return
-        if sparse:
+        if 2 * count < stop - start:
             for at in queries:
                 self._add_rows(at, np.asarray(chosen))
             return
@@ -266,8 +245,50 @@ class _Candidates:
             line = keys_of_range(space, self._prepared[at], vectors, norms, start, stop)
             self._add(at, np.asarray(chosen), line if kept is None else line[kept])
 
+    # --- what was found ------------------------------------------------------------------------------------
 
-def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+    def _keys_of(self, prepared: Floats, rows: Rows) -> Floats:
+        return keys_by_rows(self._space, prepared, self._vectors, self._norms, rows)
+
+    def _add(self, at: int, rows: Rows, keys: Floats) -> None:
+        self._own.setdefault(at, []).append((keys, rows))
+
+    def _add_rows(self, at: int, rows: Rows) -> None:
+        """Add all of these rows as candidates of a query."""
+        self._add(at, rows, self._keys_of(self._prepared[at : at + 1], rows[None, :])[0])
+
+    def best(self) -> Nearest:
+        """The rows that may be among the k nearest."""
+        lists = self._lists or [np.empty((len(self._prepared), 0), np.int64)]
+        rows = lists[0] if len(lists) == 1 else np.concatenate(lists, axis=1)
+        count, width = rows.shape
+        if not self._own:
+            if width <= 2 * self._k or width * self._vectors.shape[1] <= _FEW_NUMBERS:
+                return Nearest(rows.reshape(-1), [width] * count)
+            return self._best_of_lists(rows)
+        keys = self._keys_of(self._prepared, rows)
+        lines = []
+        for at in range(count):
+            own = self._own.get(at, [])
+            line = np.concatenate([rows[at], *(part for _, part in own)])
+            line_keys = np.concatenate([keys[at], *(part for part, _ in own)])
+            lines.append(nearest(line_keys, line, self._k, self._slack(at, line)))
+        return Nearest(np.concatenate(lines), [len(line) for line in lines])
+
+    def _best_of_lists(self, rows: Rows) -> Nearest:
+        keys = self._keys_of(self._prepared, rows)
+        if self._single:
+            line = nearest(keys[0], rows[0], self._k, self._slack(0, rows[0]))
+            return Nearest(line, [len(line)])
+        limits = np.partition(keys, self._k - 1, axis=1)[:, self._k - 1 : self._k].astype(np.float64)
+        if self._space == "ip":
+            slack = np.array([[self._slack(at, line)] for at, line in enumerate(rows)])
+        else:  # the same for all
+            slack = np.array([[self._slack(0, rows[0])]])
+        kept = keys <= limits + (np.abs(limits) * 1e-6 + slack)
+        return Nearest(rows[kept], kept.sum(axis=1).tolist())
+
+    def _slack(self, at: int, rows: Rows) -> float:
+        # Only a dot product's rounding depends on the lengths of the rows.
+        longest = float(self._norms[rows].max(initial=0.0)) if self._space == "ip" else 1.0
+        return rounding_slack(self._space, self._prepared[at], longest)

@@ -116,7 +116,7 @@ class Ranking(AnyRanking[Candidate]):
         """The nearest, with all that tie with the last."""
         space, snapshot = self._space, self.snapshot
         query, record = self._query, self._record
-        rows = nearest_rows(space, snapshot, allowed, vector[None, :], length, query.ef, query.recall, record)[0]
+        rows = nearest_rows(space, snapshot, allowed, vector[None, :], length, query.ef, query.recall, record).rows
         values = self._reads.order_values(snapshot, vector, rows)
         order = np.argsort(values, kind="stable")
         if len(order) > length:

@@ -11,6 +11,7 @@ Texts, groups, examples and diversity are put together in ranking.py from the pi
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from nopokedb.distances import Doubles, Floats, final_order, scores_and_distances
 from nopokedb.embedded.allowed import Allowed, FilterCache, FilteredRows, LiveRows
-from nopokedb.embedded.nearest import nearest_rows
+from nopokedb.embedded.nearest import Nearest, nearest_rows
 from nopokedb.embedded.recorder import Recorder
 from nopokedb.embedded.search.exact import Rows
 from nopokedb.embedded.snapshot import Snapshot
@@ -29,11 +30,14 @@ from nopokedb.embedded.store import Store
 from nopokedb.engine import Query
 from nopokedb.errors import CorruptionError
 from nopokedb.filters import Filter
-from nopokedb.records import Hit, Id, Part, Record, id_order
+from nopokedb.records import Hit, Id, Part, Record, Vectors, id_order
 from nopokedb.records import decode_metadata as decode
 
 Position: TypeAlias = tuple[Id, int]
 """A place in the order of ids and, within one id, of labels."""
+
+_AT_ONCE_NUMBERS = 1 << 21
+"""Candidates of several queries are put in order together, up to so many numbers: 16 MiB in float64."""
 
 
 class RecordCache:
@@ -102,11 +106,10 @@ class ReadPath:
     def query(self, snapshot: Snapshot, query: Query, record: Recorder | None = None) -> list[list[Hit]]:
         """Hits of each vector, best first, of a query that asks for nothing else."""
         assert query.vectors is not None
-        allowed = self.allowed(snapshot, query.where, record)
         found = nearest_rows(
             self.space,
             snapshot,
-            allowed,
+            self.allowed(snapshot, query.where, record),
             query.vectors,
             query.k,
             query.ef,
@@ -114,33 +117,17 @@ class ReadPath:
             record,
             all_cores=query.all_cores,
         )
-        return [
-            self._hits(snapshot, vector, rows, query, record) for vector, rows in zip(query.vectors, found, strict=True)
-        ]
-
-    def ordered(
-        self, snapshot: Snapshot, vector: Floats, rows: Rows, k: int, record: Recorder | None = None
-    ) -> tuple[list[Stored], list[float], Rows, Floats]:
-        """The best k of these rows by (distance, id), and what ties with them: the stored versions, what they are
-        ordered by, and for each its place in the vectors (n, dim) that come last."""
-        vectors = snapshot.verified_vectors(rows)
-        values = final_order(self.space, vector, vectors)
-        order = np.argsort(values, kind="stable")
-        if len(order) > k:
-            # Keep all that tie with the k-th: the smaller id decides, not the place in the file.
-            order = order[: int(np.searchsorted(values[order], values[order[k - 1]], side="right"))]
-        ordered = values[order].tolist()
-        if record is not None:
-            record.lap("distances")
-        stored = self.stored(snapshot, rows[order])
-        if len(set(ordered)) != len(ordered):
-            places = sorted(range(len(ordered)), key=lambda at: (ordered[at], id_order(stored[at].id)))
-            ordered = [ordered[at] for at in places]
-            stored = [stored[at] for at in places]
-            order = order[places]
-        if record is not None:
-            record.lap("metadata")
-        return stored, ordered, order, vectors
+        questions, dim = query.vectors, query.vectors.shape[1]
+        if len(questions) == 1 or len(found.rows) * dim <= _AT_ONCE_NUMBERS:
+            return self._hits(snapshot, query, questions, found, record)
+        answers: list[list[Hit]] = []
+        ends = list(itertools.accumulate(found.counts))
+        step = max(1, _AT_ONCE_NUMBERS * len(ends) // (ends[-1] * dim))
+        for at in range(0, len(ends), step):
+            counts = found.counts[at : at + step]
+            some = Nearest(found.rows[ends[at] - counts[0] : ends[at + len(counts) - 1]], counts)
+            answers += self._hits(snapshot, query, questions[at : at + step], some, record)
+        return answers
 
     def stored(self, snapshot: Snapshot, rows: Rows) -> list[Stored]:
         """The versions that own these live rows."""
@@ -159,37 +146,80 @@ class ReadPath:
         """What answers are ordered by, for these rows."""
         return final_order(self.space, vector, snapshot.verified_vectors(rows))
 
-    def _hits(self, snapshot: Snapshot, vector: Floats, rows: Rows, query: Query, record: Recorder | None) -> list[Hit]:
-        """The k best of the candidate rows as hits."""
-        stored, ordered, order, vectors = self.ordered(snapshot, vector, rows, query.k, record)
-        count = min(query.k, len(ordered))
-        scores, ranges = scores_and_distances(self.space, ordered[:count])
-        if query.max_distance is not None:
-            limit = query.max_distance
-            count = sum(distance <= limit for distance in ranges)
+    def _hits(
+        self, snapshot: Snapshot, query: Query, questions: Floats, found: Nearest, record: Recorder | None
+    ) -> list[list[Hit]]:
+        """The k best of the rows of each question as hits."""
+        vectors = snapshot.vectors[found.rows]
+        places, values, counts = self._best(questions, vectors, found.counts, query.k)
+        rows, vectors = found.rows[places], vectors[places]
+        snapshot.verify(rows, vectors)
+        if record is not None:
+            record.lap("distances")
+        stored = self.stored(snapshot, rows)
+        if record is not None:
+            record.lap("metadata")
+        hits = self._made(query, stored, values, vectors)
+        answers = []
+        start = 0
+        for count in counts:
+            answers.append(_cut(hits[start : start + count], query))
+            start += count
+        if record is not None:
+            record.lap("hits")
+        return answers
+
+    def _best(
+        self, questions: Floats, vectors: Vectors, counts: list[int], k: int
+    ) -> tuple[npt.NDArray[np.intp], list[float], list[int]]:
+        """Of the vectors of each question the places of the k best, best first, and of all that tie with the last; what
+        they are ordered by; and how many each question has."""
+        several = len(counts) > 1
+        # Bytes of a damaged row may have no distance: that is nobody's best.
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            values = final_order(
+                self.space, questions if several else questions[0], vectors, counts if several else None
+            )
+        if several:
+            order = np.lexsort((values, np.repeat(np.arange(len(counts)), counts)))
+        else:
+            order = values.argsort(kind="stable")
+        ordered: list[float] = values[order].tolist()
+        spans = []
+        start = 0
+        for count in counts:
+            end = start + count
+            stop = min(start + k, end)
+            # The smaller id decides between equals, not the place in the file.
+            while start < stop < end and ordered[stop] == ordered[stop - 1]:
+                stop += 1
+            spans.append(slice(start, stop))
+            start = end
+        if not several:
+            return order[spans[0]], ordered[spans[0]], [spans[0].stop]
+        best = np.concatenate([order[span] for span in spans])
+        return best, [value for span in spans for value in ordered[span]], [span.stop - span.start for span in spans]
+
+    def _made(self, query: Query, stored: list[Stored], values: list[float], vectors: Vectors) -> list[Hit]:
+        """Hits of these versions, which are ordered by these values and have these vectors."""
+        scores, distances = scores_and_distances(self.space, values)
         if query.include == ("metadata",):  # nearly every call; the loop below costs twice as much
-            hits = [
+            return [
                 Hit(id=item.id, metadata=decode(item.metadata), score=score, distance=distance)
-                for item, score, distance in zip(stored[:count], scores, ranges, strict=False)
+                for item, score, distance in zip(stored, scores, distances, strict=True)
             ]
-            if record is not None:
-                record.lap("hits")
-            return hits
-        texts = self.reader.texts(stored[:count]) if "text" in query.include else {}
+        texts = self.reader.texts(stored) if "text" in query.include else {}
         hits = []
-        for at in range(count):
-            item = stored[at]
+        for at, item in enumerate(stored):
             hit = Hit(id=item.id)
             if "metadata" in query.include:
                 hit["metadata"] = decode(item.metadata)
-            hit["score"], hit["distance"] = scores[at], ranges[at]
+            hit["score"], hit["distance"] = scores[at], distances[at]
             if "text" in query.include:
                 hit["text"] = texts.get(item.label)
             if "vector" in query.include:
-                hit["vector"] = vectors[order[at]].tolist()
+                hit["vector"] = vectors[at].tolist()
             hits.append(hit)
-        if record is not None:
-            record.lap("hits")
         return hits
 
     # --- records -------------------------------------------------------------------------------------------
@@ -245,3 +275,14 @@ class ReadPath:
             )
             for at, item in enumerate(stored)
         ]
+
+
+def _cut(hits: list[Hit], query: Query) -> list[Hit]:
+    """The k best of these hits, without those that are too far away; ties by id."""
+    scores = [hit["score"] for hit in hits]
+    if len(set(scores)) != len(scores):
+        hits.sort(key=lambda hit: (-hit["score"], id_order(hit["id"])))
+    limit = query.max_distance
+    if limit is not None:
+        return [hit for hit in hits[: query.k] if hit["distance"] <= limit]
+    return hits[: query.k] if len(hits) > query.k else hits

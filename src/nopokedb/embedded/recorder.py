@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nopokedb.embedded.search.exact import Rows
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bytes
@@ -82,13 +83,16 @@ class Recorder:
         draft = self._draft
         draft.strategy, draft.why, draft.estimated, draft.ef = strategy, why, estimated, ef
 
-    def listed(self, index: Segment, length: int, candidates: int, *, doubled: bool) -> None:
-        """An index gave a list, and its rows were compared."""
+    def listed(self, index: Segment, length: int, rows: Rows, *, doubled: bool = False) -> None:
+        """An index gave the list of one query, and its rows were compared: all of them, or the beginning that it ranked
+        itself."""
+        compared = int((rows >= 0).sum())
+        candidates = length if rows.size < length else compared
         draft = self._draft
         draft.ef = length
         draft.doublings += doubled
         draft.candidates += candidates
-        draft.bytes_read += index.bytes_for(length) + candidates * self.row_bytes
+        draft.bytes_read += index.bytes_for(length) + compared * self.row_bytes
 
     def compared(self, count: int) -> None:
         """All allowed rows were compared."""

@@ -88,6 +88,11 @@ class Snapshot:
     def verified_vectors(self, rows: npt.NDArray[np.int64]) -> Vectors:
         """The vectors of these rows, compared with their stored CRC."""
         vectors = self.vectors[rows]
+        self.verify(rows, vectors)
+        return vectors
+
+    def verify(self, rows: npt.NDArray[np.int64], vectors: Vectors) -> None:
+        """Raise `CorruptionError` unless these vectors, read from these rows, have their stored CRC."""
         stored = self.rows["crc"][rows].tolist()
         if (found := list(map(google_crc32c.value, vectors))) != stored:
             at = next(at for at, crc in enumerate(found) if crc != stored[at])
@@ -95,7 +100,6 @@ class Snapshot:
             raise CorruptionError(
                 f"the vector in row {rows[at]} is damaged: {path} at byte {offset}", file=str(path), offset=offset
             )
-        return vectors
 
     def live_bits(self, start: int, stop: int) -> Bytes | None:
         """The live rows of [start, stop) as a bitmap, None if all are live. `start` is a multiple of 8."""

@@ -249,24 +249,31 @@ class _Found:
 
     def _hits(self, length: int) -> dict[int, npt.NDArray[np.bool_]]:
         """For each k which candidates, shape (queries, candidates), are as near as the k-th neighbour; equals count by
-        distance, so ties are no misses. float32 keys say which of them are worth a look in float64."""
+        distance, so ties are no misses."""
+        itself = 1 if (self._truth.selves >= 0).any() else 0
+        if self._segment.nested_lists or self._bits is not None:
+            rows = self._segment.search(self._truth.prepared, length + itself, self._bits)
+            return {k: self._near(k, rows) for k in KS}
+        # What a graph meets on its way depends a little on how many places are asked for.
+        return {k: self._near(k, self._segment.search(self._truth.prepared, length, None, k)) for k in KS}
+
+    def _near(self, k: int, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which of these rows, shape (queries, candidates), are as near as the k-th neighbour of their query. float32
+        keys say which of them are worth a look in float64."""
         truth, space = self._truth, self._space
-        itself = 1 if (truth.selves >= 0).any() else 0
-        rows = self._segment.search(truth.prepared, length + itself, self._bits)
         keys = keys_by_rows(space, truth.prepared, self._vectors, self._norms, rows)
         keys[rows == truth.selves[:, None]] = np.inf
-        limits = {k: truth.distances[:, max(0, min(k, self._depth) - 1)] for k in KS}
-        hits = {k: np.zeros(rows.shape, np.bool_) for k in KS}
+        limits = truth.distances[:, max(0, min(k, self._depth) - 1)]
+        near = np.zeros(rows.shape, np.bool_)
         longest = float(self._norms.max(initial=0.0)) if space == "ip" else 1.0
         for at, query in enumerate(truth.raw):
-            furthest = max(limits[k][at] for k in KS) - (1.0 if space == "cosine" else 0.0)
+            limit = limits[at]
+            furthest = limit - (1.0 if space == "cosine" else 0.0)
             slack = 1e-5 * abs(furthest) + 4.0 * rounding_slack(space, truth.prepared[at], longest)
             places = np.flatnonzero(keys[at] <= furthest + slack)
             values = final_order(space, query, self._vectors[rows[at][places]])
-            for k in KS:
-                limit = limits[k][at]
-                hits[k][at, places] = values <= limit + abs(limit) * 1e-12
-        return hits
+            near[at, places] = values <= limit + abs(limit) * 1e-12
+        return near
 
 
 def _lower_bound(recall: Doubles) -> float:

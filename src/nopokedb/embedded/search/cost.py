@@ -22,6 +22,7 @@ from nopokedb.embedded.search.segments import Segment
 _QUERIES, _ROUNDS = 16, 3
 _SHORT, _LONG = 32, 512
 _EXACT_ROWS = 2_048
+_K = 10
 
 
 def measure(
@@ -36,7 +37,11 @@ def measure(
     some = np.sort(some)[None, :].astype(np.int64)
 
     def listed(length: int) -> Callable[[Floats], object]:
-        return lambda query: keys_by_rows(space, query, vectors, norms, segment.search(query, length, bits))
+        def search(query: Floats) -> None:
+            if bits is not None or segment.best(query, length, _K, vectors) is None:
+                keys_by_rows(space, query, vectors, norms, segment.search(query, length, bits))
+
+        return search
 
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

@@ -60,6 +60,14 @@ def keys_of_range(space: str, query: Floats, vectors: Floats, norms: Doubles, st
     return keys
 
 
+def products_with(query: Floats, vectors: Floats) -> Floats:
+    """Dot products of shape (n,) of a query (dim,) with vectors (n, dim) in one piece, in this thread."""
+    assert query.shape == vectors.shape[1:] and query.flags.c_contiguous and vectors.flags.c_contiguous
+    products = np.empty(len(vectors), np.float32)
+    faiss.fvec_inner_products_ny(_pointer(products), _pointer(query), _pointer(vectors), len(query), len(vectors))
+    return products
+
+
 def nearest(keys: Floats, rows: Rows, k: int, slack: float) -> Rows:
     """The rows of the k smallest keys, and of all others that float32 cannot tell from the k-th."""
     if len(keys) > k:

@@ -32,9 +32,16 @@ class Index(Protocol):
         """Vectors in it."""
         ...
 
-    def search(self, queries: Floats, ef: int, bits: Bits | None) -> Rows:
+    def search(self, queries: Floats, ef: int, bits: Bits | None, k: int | None = None) -> Rows:
         """Positions of shape (n, ef), best first, -1 where there are fewer; with a bitmap only positions whose bit is
-        set. Uses as many threads as OpenMP is set to in the calling thread."""
+        set. With `k`, kinds that rank by the vectors themselves give only the beginning of the lists, in which the k
+        best are as far as float32 can tell. Uses as many threads as OpenMP is set to in the calling thread."""
+        ...
+
+    def best(self, query: Floats, ef: int, k: int) -> tuple[Rows, float] | None:
+        """Of one query (1, dim) the positions of the k best in a list of `ef`, and of what float32 cannot tell from
+        them; and what none of them exceeds: the squared distance, or minus the dot product. None where the index ranks
+        by something else, or float32 cannot tell."""
         ...
 
     def add(self, vectors: Floats) -> None: ...
@@ -83,22 +90,30 @@ class FaissIndex:
     def count(self) -> int:
         return int(self._index.ntotal)
 
-    def search(self, queries: Floats, ef: int, bits: Bits | None) -> Rows:
+    def search(self, queries: Floats, ef: int, bits: Bits | None, k: int | None = None) -> Rows:
         queries = fit(queries, self._index.d)
         ef = min(ef, self.count)
-        found = np.empty((len(queries), ef), np.float32)
-        rows = np.empty((len(queries), ef), np.int64)
+        wanted = ef if k is None else min(ef, self._enough_for(k, ef))
+        found = np.empty((len(queries), wanted), np.float32)
+        rows = np.empty((len(queries), wanted), np.int64)
         selector = None
         if bits is not None:  # native code checks nothing
             assert bits.dtype == np.uint8 and bits.flags.c_contiguous and len(bits) * 8 >= self.count
             selector = faiss.IDSelectorBitmap(len(bits), _pointer(bits))
         parameters = self._parameters(ef, selector)
-        self._index.search_c(len(queries), _pointer(queries), ef, _pointer(found), _pointer(rows), parameters)
+        self._index.search_c(len(queries), _pointer(queries), wanted, _pointer(found), _pointer(rows), parameters)
         return rows
 
     def _parameters(self, ef: int, selector: Any) -> Any:
         """Search parameters of the kind."""
         raise NotImplementedError
+
+    def best(self, query: Floats, ef: int, k: int) -> tuple[Rows, float] | None:
+        return None
+
+    def _enough_for(self, k: int, ef: int) -> int:
+        """The places of a list of `ef` that may have the k best."""
+        return ef
 
     def add(self, vectors: Floats) -> None:
         self._index.add(fit(vectors, self._index.d))
@@ -106,6 +121,12 @@ class FaissIndex:
     def dump(self, beside: Path) -> bytes:
         data: bytes = faiss.serialize_index(self._index).tobytes()
         return data
+
+
+def places_for(k: int) -> int:
+    """How many places of a list that is ordered by float32 distances have the k best: what those order wrongly are
+    near-duplicates, which are few around the k-th."""
+    return 2 * k + 16
 
 
 def deserialized(data: memoryview) -> Any:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nopokedb.distances import Floats, prepare_queries
 from nopokedb.embedded.search import hnsw, scan, symphony
+from nopokedb.embedded.search.beside import Beside
 from nopokedb.embedded.search.curve import GOAL, HIGHEST, Curve, assumed_cost, length_for, shortest
 from nopokedb.embedded.search.exact import Rows
 from nopokedb.embedded.search.index import Bits, Index, Kind
@@ -46,8 +48,11 @@ class Segment:
         """None until it is loaded."""
         self._centre = centre
         self._order = order
+        self._numbers: Rows | None = None
+        self._number()
         self._moves_queries = space in _KINDS[kind].MOVED_QUERIES
         self._permuted: tuple[Bits, Bits] | None = None
+        self._beside: Beside | None = None
         self.left_out: Rows = np.empty(0, np.int64)
         """Rows that the index cannot take: compared exactly beside it."""
         self.scan: Segment | None = None
@@ -61,6 +66,8 @@ class Segment:
         """Why it could not be loaded, if so."""
         self._lengths: dict[float, tuple[int | None, int | None]] = {GOAL: (None, None)}
         """For 10 and for 100 results, by target recall."""
+        self.choices: dict[Any, Any] = {}
+        """What the planner chose for questions like those before, once all its indexes were loaded."""
 
     @property
     def row_count(self) -> int:
@@ -74,6 +81,7 @@ class Segment:
     def fill(self, loaded: Segment) -> None:
         """Become ready, by what was loaded for it."""
         self._centre, self._order, self.left_out = loaded._centre, loaded._order, loaded.left_out
+        self._number()
         self._index = loaded._index  # last: from here on others search it
 
     def keeps(self, other: Segment) -> bool:
@@ -121,21 +129,45 @@ class Segment:
         """Whether a shorter list is the beginning of a longer one."""
         return _KINDS[self.kind].NESTED_LISTS
 
-    def search(self, queries: Floats, ef: int, bits: Bits | None = None) -> Rows:
+    def search(self, queries: Floats, ef: int, bits: Bits | None = None, k: int | None = None) -> Rows:
         """Rows of shape (n, ef), best first by the index' own estimate, -1 where it found fewer.
 
         `queries` are prepared (`prepare_queries`). `bits` has one bit for each row from `start` on; rows whose
-        bit is 0 are not returned.
+        bit is 0 are not returned. With `k` the lists may be shorter: they still have the k best of what was found.
         """
         assert self._index is not None
         if self._moves_queries:
             queries = queries - self._centre
-        rows = self._index.search(queries, ef, None if bits is None else self._by_position(bits))
-        if self._order is not None:
-            return np.where(rows >= 0, self._order[rows] + self.start, -1)
+        rows = self._index.search(queries, ef, None if bits is None else self._by_position(bits), k)
+        if self._numbers is not None:
+            return self._numbers[rows]
         if self.start:
             np.add(rows, self.start, out=rows, where=rows >= 0)
         return rows
+
+    def best(self, query: Floats, ef: int, k: int, vectors: Floats) -> Rows | None:
+        """Of one prepared query (1, dim) the rows that may be its k nearest: of a list of `ef`, and of those that the
+        index leaves out. None where the index cannot tell. `vectors` are those of all rows."""
+        assert self._index is not None
+        if self._moves_queries:
+            query = query - self._centre
+        found = self._index.best(query, ef, k)
+        if found is None:
+            return None
+        positions, limit = found
+        rows = positions + self.start if self._numbers is None else self._numbers[positions]
+        if not len(self.left_out):
+            return rows
+        beside = self._beside
+        if beside is None:
+            prepared = prepare_queries(self._space, vectors[self.left_out])
+            beside = self._beside = Beside(self._space, self.left_out, prepared - self._centre)
+        return np.concatenate([rows, beside.within(query[0], limit)])
+
+    def _number(self) -> None:
+        """The row of each position, and at the end, where -1 leads, -1."""
+        if self._order is not None:
+            self._numbers = np.append(self._order + self.start, -1)
 
     def bytes_for(self, ef: int) -> int:
         """Estimate of what a search reads of the index."""
@@ -158,6 +190,7 @@ class Segment:
         if self._index.grows:
             self._index.add(np.ascontiguousarray(prepare_queries(self._space, vectors[held_out]) - self._centre))
             self._order = np.concatenate([self._order, held_out])
+            self._number()
         else:
             self.left_out = held_out + self.start
 

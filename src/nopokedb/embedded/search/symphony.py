@@ -4,6 +4,9 @@ Gou, Gao, Xu and Long, "SymphonyQG: Towards Symphonious Integration of Quantizat
 Neighbor Search" (2025), as built into the authors' `rabitqlib`. It walks by estimates and ranks what it visits by the
 vectors themselves, which it keeps, so a node takes about 2.4 times its vector at 256 dimensions.
 
+It visits about as many nodes as the list has places and ranks those; asked for as many as it visits, it also looks at
+their neighbours. So it is asked for little more than k, with a list that is somewhat longer.
+
 What the library asks for, and what is done here so that it gets it: at least 64 dimensions (padded with zeros), more
 points than links, finite numbers of a middle size (all are multiplied by one power of two), rows that are given at
 once (none is added later: held-out rows stay outside and are compared exactly). It takes no bitmap, so where rows are
@@ -26,7 +29,7 @@ import numpy as np
 
 from nopokedb.distances import Floats
 from nopokedb.embedded.search.exact import Rows
-from nopokedb.embedded.search.index import Bits, fit
+from nopokedb.embedded.search.index import Bits, fit, places_for
 from nopokedb.embedded.search.options import BuildOptions
 
 NEEDS_HOLDOUT = True
@@ -65,12 +68,13 @@ class Symphony:
     def __init__(self, index: Any, scale: float) -> None:
         self._index = index
         self._scale = np.float32(scale)
+        self._by_products = index.metric == "ip"
 
     @property
     def count(self) -> int:
         return int(self._index.num_points)
 
-    def search(self, queries: Floats, ef: int, bits: Bits | None) -> Rows:
+    def search(self, queries: Floats, ef: int, bits: Bits | None, k: int | None = None) -> Rows:
         count = self.count
         ef = asked = min(ef, count)
         passing = None
@@ -84,13 +88,41 @@ class Symphony:
         threads = 1 if len(queries) == 1 else faiss.omp_get_max_threads()
         queries = fit(queries, self._index.dim) * self._scale
         try:
+            if passing is None and k is not None and (places := places_for(k)) < ef:
+                positions, distances = self._index.search_batch(queries, places, ef, num_threads=threads)
+                limits = map(self._limit, queries, distances[:, k - 1].tolist())
+                width = max(map(_places_up_to, distances, limits))
+                if width < places:
+                    return positions[:, :width].astype(np.int64)  # type: ignore[no-any-return]
             positions, _ = self._index.search_batch(queries, asked, asked, num_threads=threads)
         except RuntimeError:  # a query so far away that its distances are not finite: nothing is proposed for it
             return self._one_by_one(queries, ef, bits)
         rows: Rows = positions.astype(np.int64)
-        if rows.max() >= count:
-            raise IndexError(f"expected positions below {count}, got {rows.max()}")
         return rows if passing is None else _thinned(rows, passing[rows], ef)
+
+    def _limit(self, query: Floats, distance: float) -> float:
+        """The distance that float32 cannot tell from this one. Stored numbers were multiplied so that none is above 1;
+        they and the query's are off by their rounding."""
+        dim = len(query)
+        unit = 1e-7 * (8.0 + math.sqrt(dim))
+        if self._by_products:  # 1 - the dot product
+            return distance + unit * (1.0 + math.sqrt(dim) * float(np.linalg.norm(query)))
+        return distance + unit * distance + 2.5e-7 * math.sqrt(dim * distance) + 1e-13 * dim
+
+    def best(self, query: Floats, ef: int, k: int) -> tuple[Rows, float] | None:
+        if places_for(k) >= min(ef, self.count):
+            return None
+        scaled = fit(query, self._index.dim) * self._scale
+        try:
+            positions, distances = self._index.search_batch(scaled, places_for(k), ef, num_threads=1)
+        except RuntimeError:
+            return None
+        limit = self._limit(scaled[0], float(distances[0, k - 1]))
+        width = _places_up_to(distances[0], limit)
+        if width == places_for(k):
+            return None
+        key = (limit - 1.0 if self._by_products else limit) / float(self._scale) ** 2
+        return positions[0, :width].astype(np.int64), key
 
     def _one_by_one(self, queries: Floats, ef: int, bits: Bits | None) -> Rows:
         none = np.full((1, ef), -1, np.int64)
@@ -150,6 +182,10 @@ def _scale_for(vectors: Floats) -> float:
     float32."""
     largest = float(np.abs(vectors).max(initial=0.0))
     return 2.0 ** -max(-120, min(120, math.frexp(largest)[1])) if largest else 1.0
+
+
+def _places_up_to(distances: Floats, limit: float) -> int:
+    return int(distances.searchsorted(np.float32(limit), "right"))
 
 
 def _node_bytes(dim: int) -> int:

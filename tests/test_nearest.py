@@ -1,0 +1,116 @@
+"""What may be among the nearest is never left out, however few rows are looked at for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sealing import wait_sealed
+from test_search import clump, clustered, far, gaussian, huge, log_normal, tiny
+from test_together import clumps
+
+from nopokedb import NoPokeDB
+from nopokedb.distances import final_order, prepare_queries
+from nopokedb.embedded import read_path
+from nopokedb.embedded.search import symphony
+from nopokedb.embedded.search.beside import Beside
+from nopokedb.embedded.search.options import BuildOptions
+from nopokedb.embedded.search.planner import choose
+from nopokedb.embedded.search.segments import Segment, build_segment
+
+SPACES = ["cosine", "l2", "ip"]
+MAKERS = [gaussian, clumps, clustered, log_normal, far, tiny, huge]
+
+
+@settings(max_examples=120)
+@given(st.data())
+def test_rows_beside_an_index_are_not_left_out(data: st.DataObject) -> None:
+    """Every row as near as the limit is named, and where numbers are of one size few others."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    make, space = data.draw(st.sampled_from(MAKERS)), data.draw(st.sampled_from(SPACES))
+    dim, count = data.draw(st.integers(4, 70)), data.draw(st.integers(1, 200))
+    vectors = np.ascontiguousarray(make(rng, count, dim), np.float32)
+    vectors[~vectors.any(axis=1)] = 1
+    prepared = prepare_queries(space, vectors)
+    centre = prepared.mean(axis=0) if space != "ip" else np.zeros(dim, np.float32)
+    query = prepare_queries(space, vectors[rng.integers(0, count)][None, :] * np.float32(1.01))[0] - centre
+    rows = np.arange(count) * 3
+    moved = prepared - centre
+    keys = final_order("ip" if space == "ip" else "l2", query, moved)
+    limit = float(np.quantile(keys, data.draw(st.floats(0, 1))))
+    found = Beside(space, rows, moved).within(query, limit)
+    assert np.isin(rows[keys <= limit], found).all()
+    if make is gaussian:
+        assert len(found) <= (keys <= limit + 1e-4 * np.abs(keys).max()).sum()
+
+
+@pytest.mark.skipif(not symphony.available(), reason="rabitqlib has no wheel for this system")
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("make", [gaussian, clustered, clump, far, tiny, huge, log_normal])
+def test_the_beginning_of_a_graphs_list_is_enough(
+    space: str,
+    make: Callable[[np.random.Generator, int, int], np.ndarray],
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has the k best of the places that were asked for in float64, ties included, and of the rows that the graph
+    leaves out."""
+    rng = np.random.default_rng(seed)
+    vectors = np.ascontiguousarray(make(rng, 1500, 64), np.float32)
+    queries = np.ascontiguousarray(make(rng, 30, 64), np.float32)
+    held_out = np.sort(rng.choice(len(vectors), 100, replace=False))
+    segment = build_segment("symphony", 0, vectors, BuildOptions(space), held_out)
+    segment.add_held_out(held_out, vectors)
+    shorter = 0
+    for query in queries:
+        prepared = prepare_queries(space, query[None, :])
+        for k in (1, 10):
+            with monkeypatch.context() as patch:
+                patch.setattr(symphony, "_places_up_to", lambda distances, limit: len(distances) - 1)
+                places = segment.search(prepared, 300, None, k)[0]
+            everything = np.concatenate([places, held_out])
+            order = final_order(space, query, vectors[everything])
+            nearest = everything[order <= np.sort(order)[k - 1]]
+            found = segment.search(prepared, 300, None, k)[0]
+            assert np.isin(nearest[np.isin(nearest, places)], found).all()
+            best = segment.best(prepared, 300, k, vectors)
+            shorter += len(found) < 60
+            if best is not None:
+                assert len(np.unique(best)) == len(best) and np.isin(nearest, best).all()
+    assert make is not gaussian or shorter == 2 * len(queries)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_many_questions_are_answered_in_parts(
+    open_db: Callable[..., NoPokeDB], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, space: str
+) -> None:
+    """Whatever is put in order together, the answers are those of single questions, bit by bit."""
+    db = open_db(dim=24, space=space)
+    vectors = gaussian(rng, 2500, 24)
+    vectors[100:140] = vectors[99]  # equals, ordered by id
+    db.add_many(vectors, metadatas=[{"group": number % 7} for number in range(2500)])
+    wait_sealed(db)
+    queries = np.concatenate([gaussian(rng, 40, 24), vectors[95:105]])
+    for options in ({}, {"where": {"group": 3}}, {"max_distance": 0.7}, {"include": ("vector", "metadata")}):
+        for k in (1, 10, 300):
+            single = [db.query(query, k=k, **options) for query in queries]
+            for numbers in (1 << 21, 20_000, 1):
+                monkeypatch.setattr(read_path, "_AT_ONCE_NUMBERS", numbers)
+                assert db.query_many(queries, k=k, **options) == single
+
+
+def test_a_choice_is_kept_once_everything_is_loaded() -> None:
+    """What is chosen while an index is being loaded is no choice for later."""
+    vectors = gaussian(np.random.default_rng(3), 600, 64)
+    built = build_segment("scan", 0, vectors, BuildOptions("cosine"))
+    segment = Segment("scan", "cosine", 0, 600, None, np.zeros(64, np.float32), None)
+    segment.set_curves(((20, 0.9, 0.9), (70, 0.995, 1.0)), ((200, 0.995, 1.0),), 70, 200, 0.99)
+    assert choose(segment, 600, 10, None, 0.99).index is None and choose(segment, 600, 10, 50, 0.99).index is None
+    segment.fill(built)
+    chosen = choose(segment, 600, 10, 50, 0.99)
+    assert chosen.index is segment and chosen.length == 50
+    assert choose(segment, 600, 10, 50, 0.99) is chosen
+    assert choose(segment, 40, 10, 50, 0.99).length == 40

@@ -280,9 +280,10 @@ def test_both_libraries_in_one_process(rng: np.random.Generator) -> None:
     graph = graph_of("l2", vectors)
     held = np.arange(50)
     scan = build_segment("scan", 0, vectors, BuildOptions("l2"))
-    truth = truth_of_held_out("l2", vectors, np.arange(1000), held)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    truth = truth_of_held_out("l2", vectors, norms, np.arange(1000), held)
     assert graph is not None
-    assert calibrate(scan, truth, "l2", vectors, np.linalg.norm(vectors, axis=1).astype(np.float64), None)
+    assert calibrate(scan, truth, "l2", vectors, norms, None)
     want = [index.search(truth.prepared, 50).tolist() for index in (graph, scan)]
     wrong: list[int] = []
 

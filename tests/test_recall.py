@@ -14,8 +14,10 @@ import numpy as np
 import orjson
 import pytest
 from sealing import forget_scans, wait_sealed
+from test_search import clump, huge
 
 from nopokedb import InvalidInputError, InvalidVectorError, NoPokeDB, Recall
+from nopokedb.distances import final_order
 from nopokedb.embedded import sealing, upkeep
 from nopokedb.embedded.recent import RecentQueries
 from nopokedb.embedded.search import construction, curve
@@ -408,13 +410,28 @@ def test_recent_queries_are_few_and_copies() -> None:
 def test_recent_queries_are_a_group_of_calibration(rng: np.random.Generator) -> None:
     """From 50 on; fewer say nothing."""
     vectors, live = gaussian(rng, 1000, 8), np.arange(1000)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     far = gaussian(rng, 50, 8) + 5
     for recent, more in ((None, 0), (far[:49], 0), (far, 1)):
-        truth = truth_of_rows("l2", vectors, live, recent)
+        truth = truth_of_rows("l2", vectors, norms, live, recent)
         assert len(np.unique(truth.groups)) == 3 + more and len(truth.raw) == 600 + 50 * more
-        held_out = truth_of_held_out("l2", vectors, live, live[:100], recent)
+        held_out = truth_of_held_out("l2", vectors, norms, live, live[:100], recent)
         assert len(np.unique(held_out.groups)) == 2 + more
     assert {tuple(row) for row in truth.raw[-50:]} == {tuple(row) for row in far}
+
+
+@pytest.mark.parametrize("space", ["cosine", "l2", "ip"])
+@pytest.mark.parametrize("make", [gaussian, clustered, clump, huge])
+def test_the_truth_is_exact(space: str, make: Make, seed: int) -> None:
+    """The neighbours that indexes are judged by are the nearest in float64, also in crowds that float32 cannot tell
+    apart."""
+    rng = np.random.default_rng(seed)
+    vectors = np.ascontiguousarray(make(rng, 900, 24), np.float32)
+    norms, live = np.linalg.norm(vectors.astype(np.float64), axis=1), np.sort(rng.choice(900, 700, replace=False))
+    truth = truth_of_rows(space, vectors, norms, live)
+    for at, query in enumerate(truth.raw):
+        others = live[live != truth.selves[at]]
+        assert np.array_equal(truth.distances[at], np.sort(final_order(space, query, vectors[others]))[:100])
 
 
 def test_what_users_ask_reaches_the_next_seal(

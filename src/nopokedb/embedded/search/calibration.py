@@ -16,6 +16,7 @@ reaches the promise with 98 % confidence in every group; one that has no such li
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ from nopokedb.distances import Doubles, Floats, final_order, prepare_queries, ro
 from nopokedb.embedded.search.curve import GOAL, HIGHEST, Curve, decile_goal, shortest
 from nopokedb.embedded.search.exact import Rows, keys_by_rows
 from nopokedb.embedded.search.segments import Segment
+from nopokedb.embedded.search.together import possible_nearest
 
 _CONFIDENCE = 2.0
 """Standard errors below the mean: the lower bound that holds in 98 of 100 cases."""
@@ -59,12 +61,12 @@ class Truth:
     """Shape (queries, up to 100)."""
 
 
-def truth_of_rows(space: str, vectors: Floats, live: Rows, recent: Floats | None = None) -> Truth:
+def truth_of_rows(space: str, vectors: Floats, norms: Doubles, live: Rows, recent: Floats | None = None) -> Truth:
     """Queries sampled from these live rows, points between them, and recent queries of users."""
     random = np.random.default_rng(_SEED)
     chosen = random.choice(live, min(3 * SAMPLE, len(live)), replace=False).astype(np.int64)
     rows, near, far = np.array_split(chosen, 3)
-    _, neighbours = _nearest(space, vectors[near], vectors, live, min(8, len(live)))
+    _, neighbours = _nearest(space, vectors[near], vectors, norms, live, min(8, len(live)))
     groups = [
         vectors[rows],
         between(vectors[near], vectors[neighbours[:, -1]]),
@@ -73,15 +75,17 @@ def truth_of_rows(space: str, vectors: Floats, live: Rows, recent: Floats | None
     ]
     selves = np.full(sum(map(len, groups)), -1)
     selves[: len(rows)] = rows
-    return _truth(space, groups, selves, vectors, live)
+    return _truth(space, groups, selves, vectors, norms, live)
 
 
-def truth_of_held_out(space: str, vectors: Floats, live: Rows, held_out: Rows, recent: Floats | None = None) -> Truth:
+def truth_of_held_out(
+    space: str, vectors: Floats, norms: Doubles, live: Rows, held_out: Rows, recent: Floats | None = None
+) -> Truth:
     """The held-out rows, points between them and recent queries as queries, the other live rows as their neighbours."""
     others = np.setdiff1d(live, held_out)
     shuffled = np.random.default_rng(_SEED).permutation(held_out)
     groups = [vectors[shuffled], between(vectors[shuffled], vectors[shuffled[::-1]]), *_asked(recent)]
-    return _truth(space, groups, np.full(sum(map(len, groups)), -1), vectors, others)
+    return _truth(space, groups, np.full(sum(map(len, groups)), -1), vectors, norms, others)
 
 
 def _asked(recent: Floats | None) -> list[Floats]:
@@ -99,17 +103,37 @@ def between(a: Floats, b: Floats) -> Floats:
     return middle
 
 
-def _truth(space: str, queries: list[Floats], selves: npt.NDArray[np.int64], vectors: Floats, live: Rows) -> Truth:
+def _truth(
+    space: str,
+    queries: list[Floats],
+    selves: npt.NDArray[np.int64],
+    vectors: Floats,
+    norms: Doubles,
+    live: Rows,
+) -> Truth:
     raw = np.ascontiguousarray(np.concatenate(queries))
     groups = np.repeat(np.arange(len(queries)), [len(part) for part in queries])
-    distances, rows = _nearest(space, raw, vectors, live, min(101, len(live)))
+    distances, rows = _nearest(space, raw, vectors, norms, live, min(101, len(live)))
     distances[rows == selves[:, None]] = np.inf
     distances.sort(axis=1)
     return Truth(raw, prepare_queries(space, raw), selves, groups, distances[:, :100])
 
 
-def _nearest(space: str, raw: Floats, vectors: Floats, live: Rows, depth: int) -> tuple[Doubles, Rows]:
+def _nearest(space: str, raw: Floats, vectors: Floats, norms: Doubles, live: Rows, depth: int) -> tuple[Doubles, Rows]:
     """Distances and rows of the nearest `depth` live rows of each query, nearest first."""
+    found = possible_nearest(space, prepare_queries(space, raw), vectors, norms, live, depth)
+    if found is None:
+        return _nearest_of_crowds(space, raw, vectors, live, depth)
+    distances, rows = np.empty((len(raw), depth)), np.empty((len(raw), depth), np.int64)
+    for at, (query, possible) in enumerate(zip(raw, found, strict=True)):
+        values = final_order(space, query, vectors[possible])
+        order = np.argsort(values, kind="stable")[:depth]
+        distances[at], rows[at] = values[order], possible[order]
+    return distances, rows
+
+
+def _nearest_of_crowds(space: str, raw: Floats, vectors: Floats, live: Rows, depth: int) -> tuple[Doubles, Rows]:
+    """The same by products in float64, for rows that float32 cannot tell apart."""
     queries = raw.astype(np.float64)
     centre = vectors[live[: min(len(live), 1000)]].mean(axis=0, dtype=np.float64) if space == "l2" else 0.0
     queries = queries - centre
@@ -252,27 +276,30 @@ class _Found:
         distance, so ties are no misses."""
         itself = 1 if (self._truth.selves >= 0).any() else 0
         if self._segment.nested_lists or self._bits is not None:
-            rows = self._segment.search(self._truth.prepared, length + itself, self._bits)
-            return {k: self._near(k, rows) for k in KS}
+            return self._near(KS, self._segment.search(self._truth.prepared, length + itself, self._bits))
         # What a graph meets on its way depends a little on how many places are asked for.
-        return {k: self._near(k, self._segment.search(self._truth.prepared, length, None, k)) for k in KS}
+        found: dict[int, npt.NDArray[np.bool_]] = {}
+        for k in KS:
+            found |= self._near([k], self._segment.search(self._truth.prepared, length, None, k))
+        return found
 
-    def _near(self, k: int, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Which of these rows, shape (queries, candidates), are as near as the k-th neighbour of their query. float32
-        keys say which of them are worth a look in float64."""
+    def _near(self, ks: Sequence[int], rows: Rows) -> dict[int, npt.NDArray[np.bool_]]:
+        """For each k which of these rows, shape (queries, candidates), are as near as the k-th neighbour of their
+        query. float32 keys say which of them are worth a look in float64."""
         truth, space = self._truth, self._space
         keys = keys_by_rows(space, truth.prepared, self._vectors, self._norms, rows)
         keys[rows == truth.selves[:, None]] = np.inf
-        limits = truth.distances[:, max(0, min(k, self._depth) - 1)]
-        near = np.zeros(rows.shape, np.bool_)
+        limits = {k: truth.distances[:, max(0, min(k, self._depth) - 1)] for k in ks}
+        near = {k: np.zeros(rows.shape, np.bool_) for k in ks}
         longest = float(self._norms.max(initial=0.0)) if space == "ip" else 1.0
         for at, query in enumerate(truth.raw):
-            limit = limits[at]
-            furthest = limit - (1.0 if space == "cosine" else 0.0)
+            furthest = max(limits[k][at] for k in ks) - (1.0 if space == "cosine" else 0.0)
             slack = 1e-5 * abs(furthest) + 4.0 * rounding_slack(space, truth.prepared[at], longest)
             places = np.flatnonzero(keys[at] <= furthest + slack)
             values = final_order(space, query, self._vectors[rows[at][places]])
-            near[at, places] = values <= limit + abs(limit) * 1e-12
+            for k in ks:
+                limit = limits[k][at]
+                near[k][at, places] = values <= limit + abs(limit) * 1e-12
         return near
 
 

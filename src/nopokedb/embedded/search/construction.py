@@ -87,9 +87,9 @@ def construct(
         if needs_holdout(recipe.kind):
             chosen = np.random.default_rng(start).choice(live, min(SAMPLE, len(live) // 8), replace=False)
             held_out = np.sort(chosen) - start
-            truth = truth_of_held_out(space, vectors, live, held_out + start, source.recent)
+            truth = truth_of_held_out(space, vectors, source.norms, live, held_out + start, source.recent)
         else:
-            truth = truth_of_all = truth_of_all or truth_of_rows(space, vectors, live, source.recent)
+            truth = truth_of_all = truth_of_all or truth_of_rows(space, vectors, source.norms, live, source.recent)
         options = BuildOptions(space, M, ef_construction, recipe.fine, should_stop)
         try:
             segment = build_segment(recipe.kind, start, vectors[start : source.stop], options, held_out)

@@ -28,6 +28,8 @@ MIN_DIM = 4
 MAX_DIM = 4_096
 _TRAINING_ROWS = 8_192
 """16 centroids per sub-quantizer: 512 samples each, and no gain was seen from more."""
+_TRAINING_ROUNDS = 12
+"""Of k-means. 25, which is FAISS' own, take half as long again, and no list became shorter by it."""
 COARSE_MIN_DIM = 64
 """Below this, two dimensions a code lose too much (recall 0.74 at 8 dimensions)."""
 _SEED = 20_260
@@ -65,6 +67,7 @@ def build(vectors: Floats, options: BuildOptions) -> Scan:
     quantizer.this.disown()
     index.by_residual = False
     index.cp.seed = index.pq.cp.seed = _SEED
+    index.pq.cp.niter = _TRAINING_ROUNDS
     if count > _TRAINING_ROWS:
         rows = np.random.default_rng(_SEED).choice(count, _TRAINING_ROWS, replace=False)
         index.train(np.ascontiguousarray(vectors[np.sort(rows)]))

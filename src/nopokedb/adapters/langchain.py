@@ -7,7 +7,6 @@ store adds nothing of its own, so LangChain can search any collection, and other
 from __future__ import annotations
 
 import asyncio
-import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
-import numpy as np
-
+from nopokedb.adapters.collection import RELEVANCE, Handle, checked_ids, stored_ids, varied_hits
 from nopokedb.database import NoPokeDB
 from nopokedb.distribution import install_hint
-from nopokedb.errors import CollectionNotFoundError, InvalidInputError
-from nopokedb.fusion import varied
-from nopokedb.records import MAX_K, Hit, Id, Part, Record, check_fraction, check_id, check_ids, check_int, check_lengths
+from nopokedb.errors import InvalidInputError
+from nopokedb.records import MAX_K, Hit, Id, Part, Record, check_fraction, check_ids, check_int, check_lengths
 from nopokedb.where import Where
 
 try:
@@ -40,7 +37,6 @@ Question: TypeAlias = Sequence[float] | str
 
 _PARTS: tuple[Part, ...] = ("metadata", "text")
 _PROBE = "How many dimensions?"
-_INT = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _OTHERWISE = {
     "where": "filter=",
     "include": "store.database.query",
@@ -102,15 +98,10 @@ class NoPokeVectorStore(VectorStore):
     ) -> None:
         self._embedding = embedding
         self._relevance_score_fn = relevance_score_fn
-        self._owned = database is None
         if embedding is not None and options.get("embed") is not None:
             raise InvalidInputError("expected one model, got both embedding and embed")
-        if database is None:
-            options |= {"path": "./data" if path is None else path, "collection": collection, "dim": dim}
-            database = _open(embedding, options)
-        elif path is not None or collection is not None or dim is not None or options:
-            raise InvalidInputError("expected an open database, or arguments to open one, got both")
-        self.database = database
+        self._handle = Handle(database, path, {"collection": collection, "dim": dim, **options})
+        self.database = self._handle.open(None if embedding is None else lambda: len(embedding.embed_query(_PROBE)))
         """The collection itself, for all that LangChain has no word for."""
 
     @property
@@ -165,7 +156,7 @@ class NoPokeVectorStore(VectorStore):
         if ids is None:
             self.database.delete_many(where=filter)
         else:
-            self.database.delete_many(self._stored(dict.fromkeys(_id_list(ids))))
+            self.database.delete_many(stored_ids(self.database, dict.fromkeys(checked_ids(ids))))
         return True
 
     async def adelete(self, ids: Sequence[str] | None = None, *, filter: Where = None, **kwargs: Any) -> bool:
@@ -177,7 +168,7 @@ class NoPokeVectorStore(VectorStore):
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents with these ids, in order; those that do not exist are left out. Ids that are ints, which
         other programs may have given, are written in digits."""
-        records = self.database.get_many(self._stored(_id_list(ids)), include=_PARTS)
+        records = self.database.get_many(stored_ids(self.database, checked_ids(ids)), include=_PARTS)
         return [_document(record) for record in records if record is not None]
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -292,8 +283,7 @@ class NoPokeVectorStore(VectorStore):
 
     def close(self) -> None:
         """Close the collection, unless it came as `database`. Closing twice is harmless."""
-        if self._owned:
-            self.database.close()
+        self._handle.close()
 
     async def aclose(self) -> None:
         """See `close`."""
@@ -327,28 +317,12 @@ class NoPokeVectorStore(VectorStore):
         if texts or given or metadatas:
             check_lengths(texts=len(texts), metadatas=len(metadatas), ids=len(given))
         named = [str(uuid.uuid4()) if id_ is None else id_ for id_ in given]
-        return _Rows(self._stored(check_ids(named)) if named else [], texts, metadatas)
+        return _Rows(stored_ids(self.database, check_ids(named)) if named else [], texts, metadatas)
 
     def _write(self, rows: _Rows, vectors: list[list[float]] | None, options: dict[str, Any]) -> list[str]:
         if rows.texts:
             self.database.upsert_many(rows.ids, vectors, rows.metadatas, texts=rows.texts, **options)
         return [str(id_) for id_ in rows.ids]
-
-    def _stored(self, ids: Iterable[Id]) -> list[Id]:
-        """The ids as the collection has them: digits name the record with that int as id, where there is one and none
-        with the str itself."""
-        ids = list(ids)
-        digits = [id_ for id_ in ids if isinstance(id_, str) and _INT.fullmatch(id_) and -(2**63) <= int(id_) < 2**63]
-        if not digits:
-            return ids
-        records = self.database.get_many([*digits, *map(int, digits)], include=())
-        as_str, as_int = records[: len(digits)], records[len(digits) :]
-        renamed = {
-            id_: int(id_)
-            for id_, text, number in zip(digits, as_str, as_int, strict=True)
-            if text is None and number is not None
-        }
-        return [renamed.get(id_, id_) if isinstance(id_, str) else id_ for id_ in ids]
 
     def _question(self, query: str) -> Question:
         return query if self._embedding is None else self._embedding.embed_query(query)
@@ -395,13 +369,7 @@ class NoPokeVectorStore(VectorStore):
         k, fetch_k = check_int("k", k, 1, MAX_K), check_int("fetch_k", fetch_k, 1, MAX_K)
         diversity = 1.0 - check_fraction("lambda_mult", lambda_mult)
         hits = self._hits(question, words, max(k, fetch_k), options, (*_PARTS, "vector"))
-        if not hits:
-            return []
-        cosine = self.database.space == "cosine" and hits[0].vector_rank is hits[0].text_rank is None
-        chosen = varied(
-            [hit.score for hit in hits], np.array([hit.vector for hit in hits]), k, diversity, cosine=cosine
-        )
-        return [_document(hits[at]) for at in chosen]
+        return _documents(varied_hits(self.database.space, hits, k, diversity))
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         """Distance -> relevance from 0 to 1."""
@@ -411,30 +379,7 @@ class NoPokeVectorStore(VectorStore):
             raise InvalidInputError(
                 "expected relevance_score_fn under 'ip', where dot products have no bounds that would say what 1 is"
             )
-        return _RELEVANCE[self.database.space]
-
-
-_RELEVANCE: dict[str, Callable[[float], float]] = {
-    "cosine": lambda distance: min(max(0.0, 1.0 - distance), 1.0),
-    "l2": lambda distance: 1.0 / (1.0 + distance**0.5),  # stored distances are squared
-}
-
-
-def _open(embedding: Embeddings | None, options: dict[str, Any]) -> NoPokeDB:
-    """Open the collection, or create it with the dimension of the embedding's vectors."""
-    try:
-        return NoPokeDB(**options)
-    except CollectionNotFoundError:
-        if embedding is None or options["dim"] is not None or options.get("read_only"):
-            raise
-    return NoPokeDB(**options | {"dim": len(embedding.embed_query(_PROBE))})
-
-
-def _id_list(ids: Sequence[str]) -> list[Id]:
-    """The ids that were given, each valid."""
-    if isinstance(ids, str):
-        raise InvalidInputError(f"expected a list of ids, got the str {ids!r:.80}")
-    return [check_id(id_) for id_ in ids]
+        return RELEVANCE[self.database.space]
 
 
 def _document(found: Hit | Record) -> Document:

@@ -102,11 +102,14 @@ def test_only_the_entry_point_imports_the_command_line() -> None:
             assert not any(name.startswith("nopokedb.cli") for name in imports_of(path)), path
 
 
+FRAMEWORKS = ("nopokedb.adapters", "langchain", "llama_index")
+
+
 def test_nothing_imports_an_adapter() -> None:
     """Adapters stand on the public class; nothing stands on them but the command that is one."""
     for path in MODULES:
         if "adapters" not in path.parts and path.parts[-2:] != ("cli", "mcp.py"):
-            wrong = {name for name in imports_of(path) if name.startswith(("nopokedb.adapters", "langchain"))}
+            wrong = {name for name in imports_of(path) if name.startswith(FRAMEWORKS)}
             assert not wrong, f"{path} imports {sorted(wrong)}"
 
 
@@ -214,7 +217,8 @@ EXECUTED = [page for page in pages() if python_blocks(page)]
 def test_the_code_of_the_documents_runs(tmp_path: Path, page: Path) -> None:
     """Every document with Python in it runs from top to bottom in an empty folder, and its assertions hold."""
     if needs_adapter(page):
-        pytest.importorskip("langchain_core", reason=f"make test-adapters runs it: {install_hint('langchain')}")
+        for framework in ("langchain_core", "llama_index"):
+            pytest.importorskip(framework, reason=f"make test-adapters runs it: {install_hint('test-adapters')}")
     run_page(page, tmp_path)
 
 
@@ -260,7 +264,7 @@ def test_the_readme_names_the_commands() -> None:
         assert re.search(rf"^{target}:", makefile, re.M), f"README.md names make {target}"
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for path in [*MODULES, *(ROOT / "examples").glob("*.py")]:
-        for extra in re.findall(r"install_hint\(\"([a-z]+)\"\)", path.read_text()):
+        for extra in re.findall(r"install_hint\([\"']([a-z-]+)[\"']\)", path.read_text()):
             assert extra in extras, f"{path.name} asks for the extra {extra}"
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import nopokedb
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # the reference imports it
 
 project = "NoPokeDB"
 author = "the NoPokeDB authors"

@@ -102,7 +102,7 @@ def test_only_the_entry_point_imports_the_command_line() -> None:
             assert not any(name.startswith("nopokedb.cli") for name in imports_of(path)), path
 
 
-FRAMEWORKS = ("nopokedb.adapters", "langchain", "llama_index")
+FRAMEWORKS = ("nopokedb.adapters", "langchain", "llama_index", "haystack")
 
 
 def test_nothing_imports_an_adapter() -> None:
@@ -217,7 +217,7 @@ EXECUTED = [page for page in pages() if python_blocks(page)]
 def test_the_code_of_the_documents_runs(tmp_path: Path, page: Path) -> None:
     """Every document with Python in it runs from top to bottom in an empty folder, and its assertions hold."""
     if needs_adapter(page):
-        for framework in ("langchain_core", "llama_index"):
+        for framework in ("langchain_core", "llama_index", "haystack"):
             pytest.importorskip(framework, reason=f"make test-adapters runs it: {install_hint('test-adapters')}")
     run_page(page, tmp_path)
 

@@ -1,11 +1,15 @@
-"""Coroutines among the tests of adapters run in an event loop of their own; the standard suites have many."""
+"""Coroutines among the tests of adapters run in an event loop of their own; the standard suites have many. Haystack
+would report each pipeline that runs to its makers; tests, and the processes that they start, ask it not to."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 
 import pytest
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -22,15 +22,25 @@ _INT = re.compile(r"0|-?[1-9][0-9]{0,18}")
 class Handle:
     """One collection: handed in open and left so, or opened where it is first needed and closed by `close`.
 
-    `options` are the arguments of `NoPokeDB`, None for those that were not given.
+    `options` are the arguments of `NoPokeDB`, None for those that were not given. `late` has those that are only to be
+    looked up when it opens, such as keys.
     """
 
-    def __init__(self, database: NoPokeDB | None, path: str | Path | None, options: dict[str, Any]) -> None:
-        if database is not None and (path is not None or any(value is not None for value in options.values())):
+    def __init__(
+        self,
+        database: NoPokeDB | None,
+        path: str | Path | None,
+        options: dict[str, Any],
+        late: dict[str, Callable[[], Any]] | None = None,
+    ) -> None:
+        given = path is not None or bool(late) or any(value is not None for value in options.values())
+        if database is not None and given:
             raise InvalidInputError("expected an open database, or arguments to open one, got both")
         self._owned = database is None
         self._database = database
         self._options = {"path": "./data" if path is None else path, **options}
+        self._late = late or {}
+        self._users = 1
         self._lock = threading.Lock()
 
     def open(self, dim: Callable[[], int] | None = None) -> NoPokeDB:
@@ -40,12 +50,13 @@ class Handle:
         """
         with self._lock:
             if self._database is None:
+                options = self._options | {name: look_up() for name, look_up in self._late.items()}
                 try:
-                    self._database = NoPokeDB(**self._options)
+                    self._database = NoPokeDB(**options)
                 except CollectionNotFoundError:
-                    if dim is None or self._options.get("dim") is not None or self._options.get("read_only"):
+                    if dim is None or options.get("dim") is not None or options.get("read_only"):
                         raise
-                    self._database = NoPokeDB(**self._options | {"dim": dim()})
+                    self._database = NoPokeDB(**options | {"dim": dim()})
             return self._database
 
     def existing(self) -> NoPokeDB | None:
@@ -57,11 +68,32 @@ class Handle:
                 raise
             return None
 
-    def close(self) -> None:
-        """Close the collection, unless it was handed in. Closing twice is harmless."""
+    def join(self) -> bool:
+        """Use this handle too, until `close`. False if it is closed."""
         with self._lock:
-            if self._owned and self._database is not None:
+            self._users += bool(self._users)
+            return bool(self._users)
+
+    def close(self) -> None:
+        """Close the collection with its last user, unless it was handed in."""
+        with self._lock:
+            self._users = max(0, self._users - 1)
+            if not self._users and self._owned and self._database is not None:
                 self._database.close()
+
+
+_shared: dict[bytes, Handle] = {}
+_sharing = threading.Lock()
+
+
+def shared_handle(key: bytes, make: Callable[[], Handle]) -> Handle:
+    """The handle that others in this process use under this key, or a new one: a folder has one writer. Users that are
+    forgotten leave it open for those that come."""
+    with _sharing:
+        handle = _shared.get(key)
+        if handle is None or not handle.join():
+            handle = _shared[key] = make()
+        return handle
 
 
 def checked_ids(ids: Sequence[str]) -> list[Id]:

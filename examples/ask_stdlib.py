@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from nopokedb import F, Hit, NoPokeDB
 from nopokedb.distribution import install_hint
-from nopokedb.embed import make_embedder
+from nopokedb.embedding.names import make_embedder
 
 Vectors: TypeAlias = NDArray[np.float32]
 Question: TypeAlias = tuple[str, frozenset[str] | None]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nopokedb import InvalidInputError, InvalidVectorError, NoPokeDB, SettingsMismatchError
-from nopokedb.embed import make_embedder
+from nopokedb.embedding.names import make_embedder
 
 DIM = 16
 

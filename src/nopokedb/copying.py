@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from nopokedb.database import NoPokeDB, engine_of
-from nopokedb.embed import MODELS
+from nopokedb.embedding.names import MODELS
 from nopokedb.errors import CollectionNotFoundError, InvalidInputError, NotSupportedError
 from nopokedb.postgres.address import is_postgres
 from nopokedb.records import Id, Part, Record, Vectors

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from nopokedb.batch import Batch
-from nopokedb.embed import Model
+from nopokedb.embedding.embedder import Model
 from nopokedb.engine import Engine, Stats, Write
 from nopokedb.errors import ClosedError, InvalidInputError
 from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records, write_all
@@ -404,7 +404,7 @@ class NoPokeDB(Reading, Keeping):
         writes = (
             write
             for part in parts_of(kind, columns, layout)
-            for write in self._intake.bulk(kind, part, merge, batch_size)
+            for write in self._intake.bulk(kind, part, merge, batch_size, progress)
         )
         return write_all(self._engine, writes, columns.length() if progress else None, progress)
 

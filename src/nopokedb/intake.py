@@ -41,6 +41,8 @@ from nopokedb.records import (
 from nopokedb.where import Where, parse_filter
 
 BulkKind: TypeAlias = Literal["add", "upsert"]
+_SHOWN_TEXTS = 1_024
+"""With a progress bar the model is handed so many texts at a time."""
 _EMBED_HINT = "; a collection that is opened with embed= computes vectors from texts"
 
 
@@ -104,9 +106,12 @@ class Intake:
         write = Write("upsert", [key], 1, row, encoded, None if text is None else [check_text(text)], merge)
         return self._with_computed(write)
 
-    def bulk(self, kind: BulkKind, columns: Columns, merge: bool, batch_size: int) -> Iterator[Write]:
+    def bulk(
+        self, kind: BulkKind, columns: Columns, merge: bool, batch_size: int, progress: bool = False
+    ) -> Iterator[Write]:
         """Checked atomic batches: one, checked whole before it is yielded, for columns of known length and up to
-        `MAX_BATCH_BYTES`; else chunks of `batch_size`, each checked when its turn comes."""
+        `MAX_BATCH_BYTES`; else chunks of `batch_size`, each checked when its turn comes. `progress` shows a bar while
+        a model works on many texts."""
         batch_size = check_int("batch_size", batch_size, 1, 10_000_000)
         columns.check()
         given = columns.given()
@@ -132,7 +137,7 @@ class Intake:
                 chunk = {name: column[at : at + batch_size] for name, column in given.items()}
                 yield self._checked(kind, chunk, merge)
         else:
-            write = self._checked(kind, given, merge)
+            write = self._checked(kind, given, merge, progress)
             if _batch_bytes(write) <= MAX_BATCH_BYTES:
                 yield write
             else:
@@ -147,7 +152,7 @@ class Intake:
                 return
             yield self._checked(kind, chunk, merge)
 
-    def _checked(self, kind: BulkKind, given: dict[str, Any], merge: bool) -> Write:
+    def _checked(self, kind: BulkKind, given: dict[str, Any], merge: bool, progress: bool = False) -> Write:
         """One batch, every part of it checked."""
         check_lengths(**{name: len(column) for name, column in given.items()})
         vectors = check_vectors(given["vectors"], self._dim, self._space) if "vectors" in given else None
@@ -163,21 +168,21 @@ class Intake:
         if kind == "add":
             metadatas = metadatas or [b"{}"] * count
             texts = texts or [None] * count
-        return self._with_computed(Write(kind, ids, count, vectors, metadatas, texts, merge))
+        return self._with_computed(Write(kind, ids, count, vectors, metadatas, texts, merge), progress)
 
-    def _with_computed(self, write: Write) -> Write:
+    def _with_computed(self, write: Write, progress: bool = False) -> Write:
         """The write with vectors computed from its texts, if it has none of its own."""
         if write.vectors is not None or write.texts is None or self._embed is None:
             return write
         there = [text is not None for text in write.texts]
         if write.kind == "add":
-            return replace(write, vectors=self._computed(write.texts), computed=there)
+            return replace(write, vectors=self._computed(write.texts, progress), computed=there)
         vectors = np.zeros((write.count, self._dim), np.float32)
         if any(there):
-            vectors[np.array(there)] = self._computed([text for text in write.texts if text is not None])
+            vectors[np.array(there)] = self._computed([text for text in write.texts if text is not None], progress)
         return replace(write, vectors=vectors, computed=there)
 
-    def _computed(self, texts: Sequence[str | None]) -> Vectors:
+    def _computed(self, texts: Sequence[str | None], progress: bool = False) -> Vectors:
         """What the model makes of these texts."""
         if self._embed is None:
             raise InvalidVectorError(f"expected a vector, got None{_EMBED_HINT}")
@@ -186,7 +191,15 @@ class Intake:
                 raise InvalidVectorError(
                     f"expected a vector or a text to compute it from, got neither at position {at}"
                 )
-        return check_vectors(self._embed([text for text in texts if text is not None]), self._dim, self._space)
+        known = [text for text in texts if text is not None]
+        step = _SHOWN_TEXTS if progress else len(known)
+        with progress_bar(len(known), wanted=progress and len(known) > step, unit=" texts") as bar:
+            parts = []
+            for at in range(0, len(known), max(1, step)):
+                parts.append(self._embed(known[at : at + step]))
+                if bar is not None:
+                    bar.update(len(parts[-1]))
+        return check_vectors(parts[0] if len(parts) == 1 else np.concatenate(parts), self._dim, self._space)
 
 
 def which_records(ids: Iterable[Id] | None, where: Where) -> tuple[Filter | None, list[Id] | None]:
@@ -222,7 +235,7 @@ def write_all(engine: Engine, writes: Iterable[Write], total: int | None, progre
 
 
 @contextmanager
-def progress_bar(total: int | None, *, wanted: bool) -> Iterator[Any]:
+def progress_bar(total: int | None, *, wanted: bool, unit: str = " records") -> Iterator[Any]:
     """A progress bar of tqdm over so many records, None where none is wanted."""
     if not wanted:
         yield None
@@ -231,7 +244,7 @@ def progress_bar(total: int | None, *, wanted: bool) -> Iterator[Any]:
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError(f"progress=True needs tqdm: {install_hint('progress')}") from error
-    with tqdm(total=total, unit=" records") as bar:
+    with tqdm(total=total, unit=unit) as bar:
         yield bar
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from nopokedb.embed import Embedder, make_embedder, stored_embedder
+from nopokedb.embedding.embedder import Embedder
+from nopokedb.embedding.names import make_embedder, stored_embedder
 from nopokedb.engine import Engine
 from nopokedb.errors import InvalidInputError, NotSupportedError
 from nopokedb.postgres.address import Database, is_postgres, parse_database

@@ -7,9 +7,8 @@ from typing import Any, get_args
 import click
 
 from nopokedb import NoPokeDB
-from nopokedb.cli.options import json_option
+from nopokedb.cli.options import Model, json_option
 from nopokedb.cli.output import Output
-from nopokedb.embed import MODELS
 from nopokedb.errors import CollectionNotFoundError
 from nopokedb.records import IndexKind, Space
 
@@ -21,7 +20,7 @@ from nopokedb.records import IndexKind, Space
 @click.option(
     "--index", type=click.Choice(get_args(IndexKind)), default="auto", show_default=True, help="The kind of index."
 )
-@click.option("--embed", type=click.Choice(sorted(MODELS)), help="The model that turns texts into vectors.")
+@click.option("--embed", type=Model(), help=f"The model that turns texts into vectors: {Model.forms}.")
 @click.option("--indexed-field", multiple=True, help="A field to keep an index on; may come more than once.")
 @click.option("--text-language", default="en", show_default=True, help="Language of the texts, or none.")
 @json_option

@@ -8,9 +8,8 @@ from typing import Any, get_args
 import click
 
 from nopokedb.cli.exit_codes import OK, PROBLEMS
-from nopokedb.cli.options import json_option
+from nopokedb.cli.options import Model, json_option
 from nopokedb.cli.output import Output
-from nopokedb.embed import MODELS
 from nopokedb.records import Space
 from nopokedb.transfer.formats import FORMATS
 from nopokedb.transfer.importing import Mode, Options
@@ -51,7 +50,7 @@ _SHOWN = 20
     help="What to do where the id exists: insert takes the row for a bad one, upsert replaces what the row has.",
 )
 @click.option("--space", type=click.Choice(get_args(Space)), help="The distance of a collection that is created.")
-@click.option("--embed", type=click.Choice(sorted(MODELS)), help="The model of a collection that is created.")
+@click.option("--embed", type=Model(), help=f"The model of a collection that is created: {Model.forms}.")
 @click.option("--batch-size", type=int, default=10_000, show_default=True, help="Rows of an atomic batch at most.")
 @click.option("--skip-bad", is_flag=True, help="Leave bad rows out. Without, the import stops before the first one.")
 @click.option("--dry-run", is_flag=True, help="Check every row, name the bad ones, write nothing.")

@@ -12,6 +12,7 @@ import numpy as np
 
 from nopokedb import NoPokeDB, View
 from nopokedb.database import engine_of
+from nopokedb.embedding.names import FORMS, check_spec
 from nopokedb.errors import InvalidInputError
 from nopokedb.records import Id, Part
 from nopokedb.transfer.layout import IdType, load_json
@@ -63,6 +64,19 @@ class Vector(click.ParamType):  # type: ignore[type-arg]
         except ValueError as error:
             self.fail(f"expected numbers, got {text[:80]!r} ({error})", param, ctx)
         return numbers
+
+
+class Model(click.ParamType):  # type: ignore[type-arg]
+    """A model: the name of one in a wheel, or KIND:PLACE."""
+
+    name = "model"
+    forms = ", ".join(FORMS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return check_spec(value)
+        except InvalidInputError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Parts(click.ParamType):  # type: ignore[type-arg]

@@ -54,7 +54,14 @@ def _limits(command: F) -> F:
 @click.option("--tls-key", type=_FILE, help="Its private key in PEM.")
 @click.option("--allow-host", multiple=True, help="A name by which clients call this server.")
 @click.option("--backups", type=_FOLDER, help="Folder of backups; `.backups` in PATH unless given.")
-@click.option("--model", "models", multiple=True, default=("wordllama",), show_default=True, help="Allowed as embed.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=("wordllama",),
+    show_default=True,
+    help="Allowed as embed: a name, or KIND:PLACE.",
+)
 @click.option(
     "--max-memory", type=click.IntRange(0), default=2 * 2**30, show_default=True, help="Bytes of all indexes."
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nopokedb.embed import Embedder
+from nopokedb.embedding.embedder import Embedder
 from nopokedb.errors import NotSupportedError
 from nopokedb.postgres.address import Database
 from nopokedb.postgres.engine import PostgresEngine

@@ -16,9 +16,12 @@ from pathlib import Path
 
 from nopokedb import NoPokeDB, drop_collection, list_collections
 from nopokedb.agreement import check_settings, settings_of
+from nopokedb.embedding.embedder import Embedder
+from nopokedb.embedding.names import MODELS, make_embedder, model_name
 from nopokedb.errors import (
     CollectionNotFoundError,
     InvalidInputError,
+    NeedsRecoveryError,
     NeedsReopenError,
     NoPokeError,
     SettingsMismatchError,
@@ -54,7 +57,9 @@ class Collections:
         self.root = root
         self._max_memory = max_memory
         self._max_open = max_open
-        self._models = models
+        self._models = {model_name(spec): spec for spec in models}
+        self._embedders = {name: make_embedder(spec) for name, spec in self._models.items() if name not in MODELS}
+        """Models that are not found by their names alone, loaded at the start: a wrong path is no surprise later."""
         self._min_free = min_free
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
@@ -102,7 +107,7 @@ class Collections:
                     index=wanted.index,
                     indexed_fields=wanted.indexed_fields,
                     text_language=wanted.text_language,
-                    embed=wanted.embed,
+                    embed=None if wanted.embed is None else self._embedders.get(wanted.embed, wanted.embed),
                     max_memory=self._max_memory,
                 )
             slot.used_at = time.monotonic()
@@ -209,7 +214,12 @@ class Collections:
                 self._replace(slot)
             if slot.db is None:
                 try:
-                    slot.db = NoPokeDB(path=self.root, collection=name, max_memory=self._max_memory)
+                    slot.db = NoPokeDB(
+                        path=self.root,
+                        collection=name,
+                        embed=self._model_of(folder),
+                        max_memory=self._max_memory,
+                    )
                 except (NoPokeError, OSError):
                     slot.failure = failure  # as before: still not writable
                     raise
@@ -220,6 +230,15 @@ class Collections:
         if opened:
             self.make_room()
         return slot, db
+
+    def _model_of(self, folder: Path) -> Embedder | None:
+        """The model of this server that the collection was made with, if it needs to be handed in."""
+        from nopokedb.embedded.recovery import require_collection
+
+        try:
+            return self._embedders.get(require_collection(folder).settings.embed_name) if self._embedders else None
+        except NeedsRecoveryError:  # of an older format, which opening it changes
+            return None
 
     def _note_failure(self, slot: _Slot, db: NoPokeDB, error: BaseException) -> None:
         """Remember that the handle writes no more, or that the disk is full."""

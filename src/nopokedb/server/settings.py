@@ -58,7 +58,8 @@ class ServerSettings:
     backups: Path | None = None
     """Where backups are written; None: `.backups` in the root."""
     models: tuple[str, ...] = ("wordllama",)
-    """Names that `embed` may have when a collection is created."""
+    """Models that `embed` may name when a collection is created, as `NoPokeDB` takes them. Clients know them by the
+    names that collections remember ("model2vec:potion" for "model2vec:/models/potion"), so they see no path."""
     max_memory: int = 2 * 2**30
     """Bytes that indexes and caches of all open collections may hold together."""
     max_open: int = 256

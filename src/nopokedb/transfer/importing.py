@@ -126,7 +126,7 @@ def _collection(source: Source, path: Path, options: Options, dry: bool) -> tupl
 def _first_dim(source: Source, options: Options) -> int:
     """The dimension for a new collection: that of the model, or of the first row that has a vector."""
     if options.embed is not None:
-        from nopokedb.embed import make_embedder
+        from nopokedb.embedding.names import make_embedder
 
         return make_embedder(options.embed).dim
     reasons = []

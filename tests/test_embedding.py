@@ -21,6 +21,8 @@ from embedding_server import EmbeddingServer, answer, serving
 from nopokedb import CorruptionError, InvalidInputError, InvalidVectorError, NoPokeDB, UnavailableError
 from nopokedb.embedding import Cached, FastEmbed, Model2Vec, OpenAICompatible, SentenceTransformers
 from nopokedb.embedding.names import make_embedder, model_name
+from nopokedb.server.collections import Collections
+from nopokedb.server.requests import CreateCollection
 
 KEY = "sk-secret-0123456789"
 DIM = 8
@@ -193,6 +195,30 @@ def test_addresses_that_are_none(url: Any) -> None:
     with pytest.raises(InvalidInputError, match="address") as told:
         OpenAICompatible(url, "m")
     assert "secret" not in str(told.value)
+
+
+def test_a_server_has_its_own_list(server: EmbeddingServer, tmp_path: Path) -> None:
+    """Clients know a model by the name that collections remember; what else they ask for is refused, an address of
+    theirs above all. The server finds the model again when it opens the collection anew."""
+
+    def collections() -> Collections:
+        models = (f"openai:{server.url}#small",)
+        return Collections(tmp_path, max_memory=2**30, max_open=4, models=models, min_free=0)
+
+    there = collections()
+    there.create("docs", CreateCollection(embed="openai:small"))
+    with there.using("docs", writing=True) as db:
+        db.add_many(texts=TEXTS)
+    count = len(server.requests)
+    for embed in (f"openai:{server.url}#small", f"openai:{server.url}#large", "wordllama"):
+        with pytest.raises(InvalidInputError, match=r"a model of this server \('openai:small'\)"):
+            there.create("other", CreateCollection(embed=embed))
+    assert len(server.requests) == count
+    there.close()
+    there = collections()
+    with there.using("docs") as db:
+        assert db.query(TEXTS[6], k=1)[0].id == 6
+    there.close()
 
 
 # --- Cached ---------------------------------------------------------------------------------------------------

@@ -520,6 +520,7 @@ def test_the_table_of_what_is_not_supported_is_true(open_db: Open, engine: dict[
         "at": lambda: db.at("a"),
         "rollback": lambda: db.rollback("a"),
         "drop_snapshot": lambda: db.drop_snapshot("a"),
+        "reembed": lambda: db.reembed(lambda texts: np.ones((len(texts), 2))),
         "restore": lambda: nopokedb.restore("file", db.path),
         "index": lambda: NoPokeDB(dim=2, path=engine["path"], collection="x", index="scan"),
         "durability": lambda: NoPokeDB(dim=2, path=engine["path"], collection="x", durability="os"),

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from nopokedb.backups import Backup
 from nopokedb.batch import Batch
 from nopokedb.database import NoPokeDB
+from nopokedb.embedding.embedder import Model
 from nopokedb.engine import NamedSnapshot, Stats
 from nopokedb.errors import NoPokeError
 from nopokedb.filters import Scalar
@@ -188,6 +189,12 @@ class AsyncNoPokeDB:
     ) -> Recall:
         """See `NoPokeDB.measure_recall`."""
         return await self._run(NoPokeDB.measure_recall, sample, k, where=where, queries=queries)
+
+    async def reembed(
+        self, embed: str | Model, *, progress: bool = False, snapshot: str | None = None
+    ) -> NamedSnapshot:
+        """See `NoPokeDB.reembed`."""
+        return await self._run(NoPokeDB.reembed, embed, progress=progress, snapshot=snapshot)
 
     async def save(self) -> None:
         """See `NoPokeDB.save`."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nopokedb.engine import Engine, Write
+from nopokedb.engine import Write
 from nopokedb.errors import InvalidInputError
 from nopokedb.intake import Intake
 from nopokedb.records import Id, check_id
@@ -15,8 +15,8 @@ from nopokedb.records import Id, check_id
 class Batch:
     """Writes collected by `NoPokeDB.batch`. Later writes of the block see its earlier ones."""
 
-    def __init__(self, engine: Engine, intake: Intake) -> None:
-        self._engine = engine
+    def __init__(self, intake: Intake) -> None:
+        self._engine = intake.engine
         self._intake = intake
         self._writes: list[Write] = []
         self._open = True

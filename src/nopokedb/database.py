@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from nopokedb.batch import Batch
-from nopokedb.embedding.embedder import Model
-from nopokedb.engine import Engine, Stats, Write
+from nopokedb.embedding.embedder import Embedder, Model
+from nopokedb.embedding.names import make_embedder
+from nopokedb.engine import Engine, NamedSnapshot, Stats, Write
 from nopokedb.errors import ClosedError, InvalidInputError
 from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records, write_all
-from nopokedb.keeping import Keeping
+from nopokedb.keeping import Keeping, checked_name
 from nopokedb.notebook import html_table
 from nopokedb.opening import TIMEOUT_S, Opening, check_arguments, check_connection, open_place, resolve_place
 from nopokedb.plan import Plan
@@ -138,8 +140,11 @@ class NoPokeDB(Reading, Keeping):
         self._engine, embed_texts = open_place(place, opening)
         self.dim: int = self._engine.dim
         self.space: str = self._engine.space
-        self._intake = Intake(self.dim, self.space, embed_texts)
-        self._asker = Asker(self.dim, self.space, embed_texts)
+        self._intake = Intake(self._engine, embed_texts)
+        self._asker = Asker(self._engine, embed_texts)
+        self._embed_texts = embed_texts
+        self._switching = threading.Lock()
+        """Held while another engine takes over."""
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -162,7 +167,7 @@ class NoPokeDB(Reading, Keeping):
 
         Returns: the id. Raises `DuplicateIdError` if the id exists, `InvalidInputError` for bad input.
         """
-        return self._write_one(self._intake.add(vector, metadata, id, text))[0]
+        return self._write_one(lambda intake: intake.add(vector, metadata, id, text))[0]
 
     def add_many(
         self,
@@ -213,7 +218,7 @@ class NoPokeDB(Reading, Keeping):
         another name of `id`.
         """
         key = one_id(id, vid)
-        self._write_one(self._intake.upsert(key, vector, metadata, text, merge))
+        self._write_one(lambda intake: intake.upsert(key, vector, metadata, text, merge))
 
     def upsert_many(
         self,
@@ -275,7 +280,7 @@ class NoPokeDB(Reading, Keeping):
             b.delete(7)
             b.add(vector, {"name": "new"})
         """
-        batch = Batch(self._engine, self._intake)
+        batch = Batch(self._intake)
         try:
             yield batch
         except BaseException:
@@ -345,6 +350,28 @@ class NoPokeDB(Reading, Keeping):
 
             self._engine.optimize(report)
 
+    def reembed(self, embed: str | Model, *, progress: bool = False, snapshot: str | None = None) -> NamedSnapshot:
+        """Give the collection another model, which may have another dimension: the vectors of all records are made anew
+        of their texts, also those that were given by hand. Folders only.
+
+        Reading and writing go on while the new vectors are made beside the old ones; what is written meanwhile comes
+        along. At the end writers wait for a moment, and all of the collection has the new model at once: a crash before
+        that leaves the old one. Other open handles answer from the state before until they are opened again. A
+        `batch` block or bulk write of this handle that is under way at that moment ends with `ClosedError`.
+
+        Args:
+            embed: the new model, as for `NoPokeDB`.
+            progress: show a progress bar (extra "progress").
+            snapshot: the name under which the state before is kept, with its vectors: `at` reads it, `drop_snapshot`
+                gives its space back. None: "before-reembed-" and a number.
+
+        Returns: that snapshot. Raises `InvalidInputError` if a record has no text, or the model does not return what
+        it should; OSError if the disk has not the room. Then nothing has changed.
+        """
+        with progress_bar(self.count(), wanted=progress) as bar:
+            report = bar.update if bar is not None else lambda count: None
+            return reembed(self, make_embedder(embed), snapshot, report)
+
     def save(self) -> None:
         """Checkpoint: bring the stores up to date on the medium and empty the log. Writes are durable without it;
         the next open is quicker after it."""
@@ -360,7 +387,12 @@ class NoPokeDB(Reading, Keeping):
 
     def close(self) -> None:
         """Checkpoint and release the folder. Closing twice is harmless."""
-        self._engine.close()
+        while True:
+            engine = self._engine
+            engine.close()
+            with self._switching:
+                if engine is self._engine:
+                    return
 
     def __enter__(self) -> NoPokeDB:
         return self
@@ -387,26 +419,38 @@ class NoPokeDB(Reading, Keeping):
 
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _write_one(self, write: Write) -> list[Id]:
-        result = self._engine.write([write])[0]
+    def _write_one(self, make: Callable[[Intake], Write]) -> list[Id]:
+        result = self._written(make)
         assert isinstance(result, list)
         return result
 
     def _count_one(self, write: Write) -> int:
-        result = self._engine.write([write])[0]
+        result = self._written(lambda intake: write)
         assert isinstance(result, int)
         return result
+
+    def _written(self, make: Callable[[Intake], Write]) -> list[Id] | int:
+        """Write what `make` makes of the arguments; again, if another model has come meanwhile."""
+        while True:
+            intake = self._intake
+            try:
+                return intake.engine.write([make(intake)])[0]
+            except ClosedError:
+                with self._switching:
+                    if intake is self._intake:
+                        raise
 
     def _write_many(
         self, kind: BulkKind, columns: Columns, layout: Layout, merge: bool, batch_size: int, progress: bool
     ) -> list[Id]:
         """Write one atomic batch after the other; the ids of all."""
+        intake = self._intake
         writes = (
             write
             for part in parts_of(kind, columns, layout)
-            for write in self._intake.bulk(kind, part, merge, batch_size, progress)
+            for write in intake.bulk(kind, part, merge, batch_size, progress)
         )
-        return write_all(self._engine, writes, columns.length() if progress else None, progress)
+        return write_all(intake.engine, writes, columns.length() if progress else None, progress)
 
 
 def engine_of(db: NoPokeDB) -> Engine:
@@ -415,3 +459,17 @@ def engine_of(db: NoPokeDB) -> Engine:
     It checks nothing (engine.py): callers hand it what records.py and question.py have made of their arguments.
     """
     return db._engine
+
+
+def reembed(db: NoPokeDB, model: Embedder, snapshot: str | None, report: Callable[[int], object]) -> NamedSnapshot:
+    """See `NoPokeDB.reembed`; `report` is told of records that are done, how many more."""
+    with db._engine.reembedding(model, None if snapshot is None else checked_name(snapshot)) as shadow:
+        shadow.fill(report)
+        with db._switching:
+            engine, kept = shadow.switch()
+            texts = db._embed_texts if isinstance(kept, BaseException) else model
+            db._engine, db.dim, db._embed_texts = engine, engine.dim, texts
+            db._intake, db._asker = Intake(engine, texts), Asker(engine, texts)
+    if isinstance(kept, BaseException):
+        raise kept
+    return kept

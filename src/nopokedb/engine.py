@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from nopokedb.backups import Backup
+from nopokedb.embedding.embedder import Embedder
 from nopokedb.filters import Filter, Scalar
 from nopokedb.filters import Path as FieldPath
 from nopokedb.plan import Plan
@@ -196,6 +198,9 @@ class Moment(Protocol):
 
     dim: int
     space: str
+    embed_name: str
+    """The model that its vectors are of, "" for none."""
+    embed_fingerprint: tuple[float, ...]
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]: ...
     def exists(self, id_: Id) -> bool: ...
@@ -220,6 +225,24 @@ class Moment(Protocol):
         ...
 
 
+class Reembedding(Protocol):
+    """A collection gets another model. A context: leaving it without a switch leaves everything as it was."""
+
+    def __enter__(self) -> Reembedding: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def fill(self, report: Callable[[int], object]) -> None:
+        """Make the new vectors while writing and reading go on; `report` is told of records that are done."""
+        ...
+
+    def switch(self) -> tuple[Engine, NamedSnapshot | BaseException]:
+        """The engine that goes on in place of this one, and the snapshot of the old state; or what went wrong, with an
+        engine that has the old model."""
+        ...
+
+
 class Engine(Moment, Protocol):
     """The operations behind `NoPokeDB`."""
 
@@ -227,10 +250,6 @@ class Engine(Moment, Protocol):
         """Arguments of `NoPokeDB` that make a collection like this one: dim, space, index, M, ef_construction,
         text_language, indexed_fields."""
         ...
-
-    embed_name: str
-    """The model that the collection was created with, "" for none."""
-    embed_fingerprint: tuple[float, ...]
 
     def write(self, writes: Sequence[Write]) -> list[list[Id] | int]:
         """Write one atomic batch; per part the ids ("add", "upsert") or the number of records ("update", "delete").
@@ -262,6 +281,10 @@ class Engine(Moment, Protocol):
 
     def optimize(self, report: Callable[[int, int], object]) -> None:
         """Index and merge everything now; `report` is told how many records are done, of how many."""
+        ...
+
+    def reembedding(self, model: Embedder, snapshot: str | None) -> Reembedding:
+        """Begin to give the collection another model; the old state is kept as a named snapshot."""
         ...
 
     def save(self) -> None: ...

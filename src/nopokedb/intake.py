@@ -81,9 +81,11 @@ class Columns:
 class Intake:
     """Checks what is written to one collection, and computes vectors from texts where it has a model."""
 
-    def __init__(self, dim: int, space: str, embed: Callable[[Sequence[str]], Vectors] | None) -> None:
-        self._dim = dim
-        self._space = space
+    def __init__(self, engine: Engine, embed: Callable[[Sequence[str]], Vectors] | None) -> None:
+        self.engine = engine
+        """What is written to: a vector means nothing where there is another model."""
+        self._dim = engine.dim
+        self._space = engine.space
         self._embed = embed
 
     def add(self, vector: Any, metadata: Mapping[str, Any] | None, id_: Id | None, text: str | None) -> Write:

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from nopokedb.backups import Backup
+from nopokedb.embedding.names import stored_embedder
 from nopokedb.engine import Engine, NamedSnapshot
 from nopokedb.errors import InvalidInputError
 from nopokedb.problems import Problem
@@ -52,7 +53,7 @@ class Keeping:
 
         It costs one bit per record version: records that are changed or deleted later stay in the files anyway.
         """
-        return self._engine.snapshot_create(_checked_name(name))
+        return self._engine.snapshot_create(checked_name(name))
 
     def snapshots(self) -> list[NamedSnapshot]:
         """The snapshots that are kept, by name."""
@@ -60,21 +61,30 @@ class Keeping:
 
     def at(self, name: str) -> View:
         """The collection as it was at the snapshot, for reading, as long as this handle is open."""
-        moment, named = self._engine.at(_checked_name(name))
-        return View(moment, self._asker, named)
+        moment, named = self._engine.at(checked_name(name))
+        asker = self._asker
+        if (moment.embed_name, tuple(moment.embed_fingerprint)) != (
+            asker.engine.embed_name,
+            tuple(asker.engine.embed_fingerprint),
+        ):  # from before another model came
+            asker = Asker(moment, stored_embedder(moment.embed_name, moment.embed_fingerprint))
+        else:
+            asker = asker.of(moment)
+        return View(moment, asker, named)
 
     def rollback(self, name: str) -> int:
-        """Bring back exactly the records of the snapshot, in one atomic batch; how many records that changes.
+        """Bring back exactly the records of the snapshot, in one atomic batch; how many records that changes. Not for
+        one of before a `reembed`.
 
         Nothing is lost by it: the batch can be undone, and snapshots made since are kept. Metadata and texts of the
         records that come back are written again, up to 256 MiB; beyond that `BatchTooLargeError` is raised and nothing
         is changed. (Vectors are not written again.)
         """
-        return self._engine.rollback(_checked_name(name))
+        return self._engine.rollback(checked_name(name))
 
     def drop_snapshot(self, name: str) -> None:
         """Forget the snapshot. `SnapshotNotFoundError` if there is none of that name."""
-        self._engine.drop_snapshot(_checked_name(name))
+        self._engine.drop_snapshot(checked_name(name))
 
     def check(self, repair: bool = False, deep: bool = True) -> list[Problem]:
         """Compare everything that is stored with its checksums and with everything else; the problems found, none
@@ -106,7 +116,7 @@ class Keeping:
         return self._engine.undo()
 
 
-def _checked_name(name: object) -> str:
+def checked_name(name: object) -> str:
     """The name of a snapshot: it becomes the name of a file."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInputError(

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from nopokedb.engine import Order, Query
+from nopokedb.engine import Moment, Order, Query
 from nopokedb.errors import InvalidInputError, InvalidVectorError
 from nopokedb.records import (
     MAX_K,
@@ -61,10 +61,16 @@ class QueryOptions(ManyOptions, total=False):
 class Asker:
     """Checks questions to one collection."""
 
-    def __init__(self, dim: int, space: str, embedder: Callable[[Sequence[str]], Vectors] | None) -> None:
-        self._dim = dim
-        self._space = space
+    def __init__(self, engine: Moment, embedder: Callable[[Sequence[str]], Vectors] | None) -> None:
+        self.engine = engine
+        """What is asked: a question means nothing where there is another model."""
+        self._dim = engine.dim
+        self._space = engine.space
         self._embedder = embedder
+
+    def of(self, moment: Moment) -> Asker:
+        """The same for another state of the collection."""
+        return Asker(moment, self._embedder)
 
     def vector(self, vector: Any) -> Vectors | None:
         """The checked vector of `NoPokeDB.query`, shape (1, dim); of a str its embedding."""

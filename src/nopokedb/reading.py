@@ -164,7 +164,7 @@ class Reading:
         """
         options = options_of(text, like, unlike, fusion, alpha, diversity, group_by, group_size, highlight)
         asker = self._asker
-        return self._engine.query(
+        return asker.engine.query(
             asker.query(asker.vector(vector), k, ef, self.ef, target_recall, include, where, max_distance, options)
         )[0]
 
@@ -214,7 +214,7 @@ class Reading:
         on all cores. `text` is one for all, or one for each."""
         options = options_of(text, None, None, fusion, alpha, diversity, group_by, group_size, highlight)
         asker = self._asker
-        return self._engine.query(
+        return asker.engine.query(
             asker.query(asker.vectors(vectors), k, ef, self.ef, target_recall, include, where, max_distance, options)
         )  # type: ignore[return-value]  # all of one kind
 

@@ -18,9 +18,23 @@ import numpy as np
 from next_format import NEXT, PRESENT, format_is
 
 from crash import plants
-from crash.records import COPIED, DIM, State, Versions, digest, id_of, metadata_of, read_record, text_of, vector_of
+from crash.records import (
+    BEFORE,
+    COPIED,
+    DIM,
+    MODEL,
+    State,
+    Versions,
+    digest,
+    id_of,
+    metadata_of,
+    read_record,
+    text_of,
+    vector_of,
+)
 from crash.workload import recall_of
-from nopokedb import CollectionNotFoundError, NoPokeDB, restore
+from nopokedb import CollectionNotFoundError, NoPokeDB, View, restore
+from nopokedb.database import engine_of
 from nopokedb.embedded.storage import metadata
 from nopokedb.filters import Test, elements_of, holds, nodes_at
 
@@ -50,6 +64,12 @@ def check(folder: Path, *, read_only: bool) -> dict[str, Any]:
         answer["state"] = answer["state"] or digest(state)
         assert answer["state"] != "absent" or not state, "a new collection has records"
         _ask(db, state)
+        snapshots = db.snapshots()
+        if engine_of(db).embed_name == MODEL:
+            assert BEFORE in [kept.name for kept in snapshots], "the state before the switch is not kept"
+        for kept in snapshots:
+            then = _read(db.at(kept.name))
+            assert len(then) == kept.count, f"the snapshot {kept.name} has {len(then)} records, not {kept.count}"
         if db.stats().segments and len(state) > 100:
             answer["recall"] = recall_of(db, state)
         db.close()
@@ -103,7 +123,7 @@ def check_migrated(folder: Path, *, read_only: bool) -> dict[str, Any]:
 _CHECKS = {COLLECTION: check, BACKUPS: check_backups, OLDER: check_migrated}
 
 
-def _read(db: NoPokeDB) -> State:
+def _read(db: NoPokeDB | View) -> State:
     """Everything, each record verified."""
     state: State = {}
     for record in db.scan(include=("metadata", "vector", "text")):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crash.plants import Replace, nothing, plant, written_unsynced
-from nopokedb.embedded import backup, compaction, migration, new_generation, recovery, upkeep
+from nopokedb.embedded import backup, compaction, earlier, migration, new_generation, recovery, upkeep
 from nopokedb.embedded.storage import files, manifest, metadata, oplog
 from nopokedb.embedded.store import Store
 
@@ -225,3 +225,8 @@ def migration_removes_a_file_in_use(put: Replace) -> None:
         return real(folder, fields)
 
     put(migration, "manifest_of", manifest_of)
+
+
+@plant("one_reembedding", 5)
+def state_before_kept_without_a_sync(put: Replace) -> None:
+    put(earlier, "sync_folder", nothing)

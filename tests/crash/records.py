@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -19,6 +20,9 @@ from nopokedb import Record
 DIM = 8
 COPIED = 9
 """Records of a collection before its migration."""
+
+MODEL, BEFORE = "texts", "before-texts"
+"""Another model, and the snapshot of the state before it came."""
 
 Versions: TypeAlias = tuple[int, int, int]
 """Versions of metadata, vector and text."""
@@ -37,6 +41,17 @@ def vector_of(key: int, version: int) -> np.ndarray:
 def text_of(key: int, version: int) -> str | None:
     """A unique word; every fifth record has no text in its first version."""
     return None if key % 5 == 4 and version == 0 else f"word{key}x{version} " + "é" * (key % 7)
+
+
+class Texts:
+    """A model that makes of a record's text the vector of the same version."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        found = [re.match(r"word(\d+)x(\d+) ", text) for text in texts]
+        return np.array([vector_of(int(match[1]), int(match[2])) if match else np.ones(DIM) for match in found])
 
 
 def id_of(key: int) -> int | str:

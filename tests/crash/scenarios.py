@@ -14,7 +14,7 @@ import apsw
 from next_format import NEXT, format_is
 
 from crash.checker import BACKUPS, COLLECTION, FULL, MORE, OLDER
-from crash.records import COPIED
+from crash.records import BEFORE, COPIED, MODEL, Texts
 from crash.workload import KILLED, Workload
 from nopokedb import restore
 from nopokedb.embedded import sealing as sealing_module
@@ -199,6 +199,20 @@ def compacting(work: Workload) -> None:
     work.upsert(keys[:2])
     work.db.compact()
     work.rollback("kept", then)
+    work.close()
+
+
+@scenario()
+def reembedding(work: Workload) -> None:
+    """Another model, between batches: its vectors are those that the records have, so each record is checked as ever.
+    The snapshots of before are read like others."""
+    work.open()
+    keys = work.add(3)
+    work.upsert(keys)  # every record has a text now
+    work.db.snapshot("first")
+    work.delete(keys[2:])
+    work.db.reembed(Texts(MODEL), snapshot=BEFORE)
+    work.upsert(keys[:1])
     work.close()
 
 
@@ -401,6 +415,14 @@ def one_compaction(work: Workload) -> None:
     keys = work.add(3)
     work.delete(keys[:1])
     work.db.compact()
+    work.add()
+
+
+@scenario(planted_only=True)
+def one_reembedding(work: Workload) -> None:
+    work.open()
+    work.add(3)
+    work.db.reembed(Texts(MODEL), snapshot=BEFORE)
     work.add()
 
 

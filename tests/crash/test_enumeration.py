@@ -25,6 +25,7 @@ SHARES = {
     "threads": 24,
     "killed": 16,
     "compacting": 40,
+    "reembedding": 90,
     "going_back": 16,
     "indexed_and_searched": 24,
     "restoring": 8,

@@ -33,6 +33,7 @@ from nopokedb.cli.migrate import migrate
 from nopokedb.cli.optimize import optimize
 from nopokedb.cli.output import Output
 from nopokedb.cli.query import query
+from nopokedb.cli.reembed import reembed
 from nopokedb.cli.restore import restore
 from nopokedb.cli.serve import serve
 from nopokedb.cli.snapshot import snapshot
@@ -68,6 +69,7 @@ COMMANDS: tuple[click.Command, ...] = (
     migrate,
     optimize,
     query,
+    reembed,
     restore,
     serve,
     snapshot,

@@ -47,7 +47,7 @@ from nopokedb.embedded.store import Store
 from nopokedb.embedded.texts import Texts
 from nopokedb.embedded.upkeep import Upkeep
 from nopokedb.embedded.write_path import WritePath
-from nopokedb.errors import ClosedError, NoPokeError
+from nopokedb.errors import ClosedError, InvalidInputError, NoPokeError
 
 _log = logging.getLogger("nopokedb")
 
@@ -97,6 +97,10 @@ class Compaction:
         self._failed_at = 0
         self._noted = ""
         self._kept: tuple[object, int] = (None, 0)
+        self._barred = False
+        self._barring = 0
+        self._unbarred = threading.Event()
+        self._unbarred.set()
         upkeep.add_chore(self._look, self._patience)
 
     def run(self) -> int:
@@ -104,12 +108,14 @@ class Compaction:
         handle needs reopening."""
         with self._lock, self._fields.lock:
             self._writes.check_usable()
+            if self._barred:
+                return 0
             before = self._writes.snapshot
             kept = named.kept_labels(self._folder, self._upkeep.manifest)
             if not before.retired_row_count and before.retired_label_count == _kept_only(kept, before):
                 return 0  # nothing is retired, or nothing that snapshots do not need
             old = before.store
-            _check_room(self._folder, before)
+            check_room(self._folder, before, before.vectors[:0].strides[0], "a compaction")
             size = _size_of(self._folder, old.generation)
             started = time.monotonic()
             del before
@@ -152,10 +158,36 @@ class Compaction:
         with self._lock:
             yield
 
+    @contextmanager
+    def barred(self) -> Iterator[None]:
+        """No compaction begins meanwhile: somebody else makes the next generation, which leaves behind whatever one
+        would."""
+        with self._lock:
+            if self._barred:
+                raise InvalidInputError("expected one reembedding at a time, but another thread is at it")
+            self._barred = True
+            self._barring = threading.get_ident()
+            self._unbarred.clear()
+        try:
+            yield
+        finally:
+            self._barred = False
+            self._unbarred.set()
+
+    def leave(self, generation: int, store: weakref.ref[Store]) -> None:
+        """A generation that was in use before this handle's engine: its files go when its store does."""
+        with self._lock:
+            self._old.append((generation, store))
+
     def wait(self) -> None:
         """Return when no compaction runs in another thread. They give up once the upkeep is stopping."""
         with self._lock:
             pass
+
+    def wait_unbarred(self) -> None:
+        """Return when no other thread makes the next generation any more; they give up like a compaction."""
+        if self._barring != threading.get_ident():
+            self._unbarred.wait()
 
     def finish(self) -> None:
         """At the close of the handle: remove what its own reads were using. The rest is left to the next open."""
@@ -173,7 +205,8 @@ class Compaction:
 
     def _due(self) -> bool:
         """Whether a copy would give back at least as much as it writes."""
-        return self._retired_more_than(max(RETIRED_LABELS, int(_RETRY_GROWTH * self._failed_at)), RETIRED_SHARE)
+        least = max(RETIRED_LABELS, int(_RETRY_GROWTH * self._failed_at))
+        return not self._barred and self._retired_more_than(least, RETIRED_SHARE)
 
     def _retired_more_than(self, number: int, share: float) -> bool:
         """Whether more versions or rows are retired, and kept by no named snapshot, than this number and share."""
@@ -346,15 +379,15 @@ def _kept_only(kept: Bitmap, snapshot: Snapshot) -> int:
     return len(kept.missing_from(snapshot.live))
 
 
-def _check_room(folder: Path, snapshot: Snapshot) -> None:
+def check_room(folder: Path, snapshot: Snapshot, vector_bytes: int, what: str) -> None:
     """Raise before anything is written if the disk has no room for the new generation: a full disk would also stop
     the writers."""
-    row_bytes = snapshot.vectors[:0].strides[0] + ROW_TYPE.itemsize + LABEL_TYPE.itemsize
+    row_bytes = vector_bytes + ROW_TYPE.itemsize + LABEL_TYPE.itemsize
     share = snapshot.live.count / max(1, snapshot.label_count)
     needed = int(snapshot.live.count * row_bytes + share * _metadata_bytes(snapshot))
     needed += needed // 10 + _ROOM_BYTES
     if not has_room(folder, needed):
-        raise OSError(errno.ENOSPC, f"expected {needed} free bytes for a compaction of {folder}, found fewer")
+        raise OSError(errno.ENOSPC, f"expected {needed} free bytes for {what} of {folder}, found fewer")
 
 
 def _present(folder: Path, generation: int, start: str) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nopokedb.agreement import check_fields, check_settings, settings_of
-from nopokedb.embedded import recovery
+from nopokedb.embedded import earlier, recovery
 from nopokedb.embedded.allowed import FilterCache
 from nopokedb.embedded.check import check_reading, check_writing
 from nopokedb.embedded.compaction import Compaction
@@ -74,15 +74,21 @@ class EmbeddedEngine(GoingBack):
         durability: str,
         read_only: bool,
         max_memory: int | None,
+        lock: WriterLock | None = None,
     ) -> None:
+        """`lock`: that of the folder, taken over from an engine that has let go of everything else."""
         self.folder = folder
         self.read_only = read_only
+        self.max_memory = max_memory
+        self._succeeded = False
+        """Another engine writes the folder now, in this process; this one still reads what it had."""
+        self._earlier = {}
         self._unusable: type[ClosedError] | type[ForkedHandleError] | None = None
         self._closing = threading.Lock()
         self._notes: list[str] = []
         # Before the upkeep thread starts, which looks at these.
         self._recent = RecentQueries()
-        self._lock: WriterLock | None = None
+        self._lock = lock
         self._follower: Follower | None = None
         self._cache_bytes = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         if read_only:
@@ -119,12 +125,12 @@ class EmbeddedEngine(GoingBack):
         max_memory: int | None,
     ) -> Manifest:
         folder = self.folder
-        if recovery.check_folder(folder) is None:
+        if self._lock is None and recovery.check_folder(folder) is None:
             if settings is None:
                 recovery.require_collection(folder)  # raises
             recovery.make_folder(folder)
         with ExitStack() as opened:
-            self._lock = WriterLock(folder / "LOCK")
+            self._lock = self._lock or WriterLock(folder / "LOCK")
             opened.callback(self._lock.abandon)
             _opening.add(self)
             opened.callback(_opening.discard, self)
@@ -245,6 +251,8 @@ class EmbeddedEngine(GoingBack):
     def _check_writable(self) -> None:
         if self._unusable is not None:
             self._raise_unusable()
+        if self._succeeded:
+            raise ClosedError(f"{self.folder} has another model now, with which this write was not made; try again")
         if self.read_only:
             raise ReadOnlyError(f"{self.folder} was opened with read_only=True; open it without to write")
 
@@ -252,8 +260,7 @@ class EmbeddedEngine(GoingBack):
 
     def query(self, query: Query) -> list[Answer]:
         """See `nopokedb.engine.Engine.query`."""
-        if self._follower is None:
-            self._upkeep.scrub.raise_if_damaged(self.snapshot())
+        self._check_asked(query)
         if query.vectors is not None:
             self._recent.note(query.vectors)
         if query.plain:
@@ -285,15 +292,24 @@ class EmbeddedEngine(GoingBack):
 
         return take_snapshot
 
-    def explain(self, query: Query) -> Plan:
+    def _check_asked(self, query: Query) -> None:
+        """Native code checks nothing: a question that was made for another model must not reach it."""
+        if query.vectors is not None and query.vectors.shape[1] != self.dim:
+            raise ClosedError(f"{self.folder} has another model now, with which this question was not made; ask again")
         if self._follower is None:
             self._upkeep.scrub.raise_if_damaged(self.snapshot())
+
+    def explain(self, query: Query) -> Plan:
+        self._check_asked(query)
         return self._read_one_store(lambda reads, take, view: explained(reads, take, view, query))
 
     def measure_recall(self, query: Query, sample: int) -> Recall:
+        self._check_asked(query)
         return measure(self, query, sample)
 
     def answer_together(self, queries: Sequence[Query]) -> list[tuple[list[Answer], float]]:
+        for query in queries:
+            self._check_asked(query)
         return self._read(lambda reads, snapshot: answered(reads, snapshot, queries))
 
     def sample(self, count: int, where: Filter | None) -> tuple[list[Id], Vectors]:
@@ -379,7 +395,10 @@ class EmbeddedEngine(GoingBack):
         if self._follower is not None:
             return check_reading(self.folder, deep=deep)
         with self._upkeep.steady() as manifest:
-            return check_writing(self.folder, manifest, self._writes, deep=deep)
+            problems = check_writing(self.folder, manifest, self._writes, deep=deep)
+            for kept in earlier.folders(self.folder, manifest):
+                problems += check_reading(kept, deep=deep)
+        return problems
 
     def refresh(self) -> None:
         if self._unusable is not None:
@@ -405,12 +424,18 @@ class EmbeddedEngine(GoingBack):
         return self._follower.manifest if self._follower is not None else self._upkeep.manifest
 
     def close(self) -> None:
-        """Checkpoint to an empty log and give the folder up. Closing twice is harmless."""
+        """Checkpoint to an empty log and give the folder up. Closing twice is harmless. An engine that has a successor,
+        or gets one meanwhile, has nothing to close."""
+        if self._follower is None:
+            self._upkeep.stopping = True
+            self._compaction.wait_unbarred()  # without `_closing`, which a successor needs
         with self._closing:
-            if self._unusable is not None:
+            if self._unusable is not None or self._succeeded:
                 return
             self._unusable = ClosedError
             _engines.discard(self)
+            for kept in self._earlier.values():
+                kept.close()
             if self._follower is not None:
                 self._texts.close(None)
                 self._follower.close()

@@ -31,7 +31,13 @@ from nopokedb.embedded.storage.lock import SERVING, Published, ReaderLock, read_
 from nopokedb.embedded.storage.manifest import Manifest, read_manifest
 from nopokedb.embedded.storage.oplog import read_log
 from nopokedb.embedded.store import Store
-from nopokedb.errors import CollectionNotFoundError, CorruptionError, NeedsRecoveryError, NoPokeError
+from nopokedb.errors import (
+    CollectionNotFoundError,
+    CorruptionError,
+    NeedsRecoveryError,
+    NoPokeError,
+    SettingsMismatchError,
+)
 
 _PATIENCE_S = 5.0
 """A writer may replace the manifest and drop files while we read them, or be just opening; then we start over."""
@@ -110,7 +116,16 @@ class Follower:
                 return
             if _session_of(published) != _session_of(state.published):
                 self._meet_writer(published)  # longer reads may go on in the stores of before
-            self._state = self._open()
+            opened = self._open()
+            if opened.manifest.settings != state.manifest.settings:
+                opened.store.close()
+                now = opened.manifest.settings
+                raise SettingsMismatchError(
+                    f"expected the model {state.manifest.settings.embed_name!r}, with which this handle was opened, "
+                    f"but {self._folder} has got {now.embed_name!r} (dim={now.dim}) meanwhile; open it again. Until "
+                    "then this handle answers from the state before"
+                )
+            self._state = opened
 
     def close(self) -> None:
         self._state.store.close()

@@ -10,7 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
-from nopokedb.embedded import named
+from nopokedb.embedded import earlier, named
 from nopokedb.embedded.storage import manifest as manifests
 from nopokedb.embedded.storage.files import TEMPORARY_SUFFIX
 from nopokedb.embedded.storage.lock import remove_unless_held
@@ -43,9 +43,9 @@ def store_files(generation: int) -> tuple[str, ...]:
 
 def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
     """Files that a crash left behind: unfinished ones, live sets, indexes and snapshots that the manifest does not
-    know, and other generations."""
+    know, earlier collections of a switch that did not come, and other generations."""
     wanted = {manifest.live_file, *(name for segment in manifest.segments for name, _, _ in segment.parts)}
-    found = named.leftovers(folder, manifest)
+    found = named.leftovers(folder, manifest) + earlier.leftovers(folder, manifest)
     for place, pattern in (
         (folder, _LIVE_FILE),
         (folder / "index", _SEGMENT_FILE),

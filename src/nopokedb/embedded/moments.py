@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from nopokedb.embedded.ranking import Ranking
 from nopokedb.embedded.scanning import Read, facet, scan
 from nopokedb.embedded.snapshot import Snapshot
+from nopokedb.embedded.storage.manifest import Settings
 from nopokedb.embedded.text_view import TextView
 from nopokedb.engine import Answer, Order, Query
 from nopokedb.filters import Filter, Path, Scalar
@@ -17,12 +18,12 @@ class MomentReads:
     """The read methods of an engine (`nopokedb.engine.Moment` describes them) on a state that stays. `read` runs a read
     on the stores of that state, as long as the handle is open."""
 
-    def __init__(self, dim: int, space: str, read: Read, state: Snapshot, language: str) -> None:
-        self.dim = dim
-        self.space = space
+    def __init__(self, settings: Settings, read: Read, state: Snapshot) -> None:
+        self.dim, self.space = settings.dim, settings.space
+        self.embed_name, self.embed_fingerprint = settings.embed_name, settings.embed_fingerprint
         self._read = read
         self._state = state
-        self._language = language
+        self._language = settings.text_language
         self._texts: TextView | None = None
 
     def query(self, query: Query) -> list[Answer]:

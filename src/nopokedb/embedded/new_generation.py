@@ -1,4 +1,4 @@
-"""The generation that a compaction makes: a copy of the live records, until it is in use.
+"""The generation that a compaction or a reembedding makes: a copy of the live records, until it is in use.
 
 It has no log. What it is brought to is always the state of one snapshot of the generation in use, first from nothing,
 then from the difference to the snapshot before: labels that have come, and labels that are live no more.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +25,15 @@ from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.storage.columns import COMPUTED, NONE
 from nopokedb.embedded.storage.frames import Frame
-from nopokedb.embedded.storage.manifest import Manifest, SegmentFile
+from nopokedb.embedded.storage.manifest import Manifest, SegmentFile, Settings
+from nopokedb.embedded.storage.metadata import Field
 from nopokedb.embedded.store import Store
 from nopokedb.embedded.upkeep import Upkeep
+from nopokedb.records import Id, Vectors
 
 _log = logging.getLogger("nopokedb")
 
+VectorsOf: TypeAlias = Callable[[Sequence[Id], Sequence[str | None]], Vectors]
 SLICE_RECORDS = 1_024
 _SLICE_BYTES = 8 * 2**20
 """A slice holds at most so many records, and vectors of so many bytes."""
@@ -40,13 +44,25 @@ _CHECKPOINT_SLICES = 32
 class NewGeneration:
     """The generation under construction."""
 
-    def __init__(self, folder: Path, old: Store, upkeep: Upkeep, fields: FieldIndexes, kept: Bitmap) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        old: Store,
+        upkeep: Upkeep,
+        fields: FieldIndexes,
+        kept: Bitmap,
+        *,
+        settings: Settings | None = None,
+        vectors_of: VectorsOf | None = None,
+    ) -> None:
+        """With other `settings`, and vectors that are made of ids and texts, it is one for another model."""
         self._folder = folder
+        self._vectors_of = vectors_of
         self._upkeep = upkeep
         generation = old.generation + 1
         if not remove_generation(folder, generation):  # what an earlier attempt could not remove
             raise OSError(errno.EBUSY, f"files of an unfinished generation are in use: {folder}")
-        self._manifest = Manifest(upkeep.manifest.settings, upkeep.manifest.identity, generation)
+        self._manifest = Manifest(settings or upkeep.manifest.settings, upkeep.manifest.identity, generation)
         self.named = False
         """The manifest on the medium may name it."""
         try:
@@ -96,12 +112,20 @@ class NewGeneration:
         """How many versions have come or gone since the last `catch_up`."""
         return source.label_count - self._label_count + len(self._live.missing_from(source.live))
 
-    def catch_up(self, source: Snapshot) -> None:
-        """Bring it to the state of this snapshot of the old generation."""
+    def catch_up(
+        self,
+        source: Snapshot,
+        *,
+        report: Callable[[int], object] = lambda count: None,
+        to_the_end: bool = False,
+    ) -> None:
+        """Bring it to the state of this snapshot of the old generation, `to_the_end` also when the upkeep has been told
+        to stop. `report` is told of each slice how many records it has."""
         for labels in self._slices_of(source):
-            if self._upkeep.stopping:
+            if self._upkeep.stopping and not to_the_end:
                 raise Stopped
             self._copy(source, labels)
+            report(len(labels))
         gone = self._live.missing_from(source.live)
         if len(gone):
             retired = np.searchsorted(self._copied[: self._copied_count], gone).astype(np.uint32)
@@ -125,7 +149,11 @@ class NewGeneration:
         rows = source.rows_of(labels)
         source.require_rows(stored, rows)
         texts = reader.texts(stored)
-        vectors = source.verified_vectors(rows)
+        if self._vectors_of is None:
+            vectors, computed = source.verified_vectors(rows), (source.rows["flags"][rows] & COMPUTED).astype(np.uint8)
+        else:
+            vectors = self._vectors_of([item.id for item in stored], [texts.get(item.label) for item in stored])
+            computed = np.full(len(rows), COMPUTED, np.uint8)
         first = self.snapshot.label_count
         frame = replace(
             _frame(self.snapshot, source),
@@ -135,7 +163,7 @@ class NewGeneration:
             metadatas=[item.metadata for item in stored],
             texts=[texts.get(item.label) for item in stored],
             vectors=vectors,
-            computed=(source.rows["flags"][rows] & COMPUTED).astype(np.uint8),
+            computed=computed,
             # What only a snapshot needs is no longer live.
             retired=np.array(
                 [first + at for at, label in enumerate(labels.tolist()) if label not in source.live], np.uint32
@@ -154,6 +182,28 @@ class NewGeneration:
 
     def _apply(self, frame: Frame) -> None:
         self.snapshot = self.store.copy(self.snapshot, frame)
+
+    def match_fields(self, wanted: Sequence[Field]) -> None:
+        """Have an index on the fields that have one now: some may have come or gone since this was begun."""
+        writer = self.store.writer
+        assert writer is not None
+        have = {field.path: field for field in self.store.reader.fields()}
+        want = {field.path: field for field in wanted if field.ready}
+        for path, field in want.items():
+            if path not in have:
+                number = writer.add_field(path, automatic=field.automatic)
+                writer.fill_field(number, 0, self.snapshot.label_count)
+                writer.finish_field(number)
+            elif have[path].automatic and not field.automatic:
+                writer.keep_field(have[path].number)
+        for path, field in have.items():
+            if path not in want:
+                writer.drop_field(field.number)
+
+    def shrink(self) -> None:
+        """Empty SQLite's WAL, for a store that is opened on these files anew."""
+        assert self.store.writer is not None
+        self.store.writer.shrink()
 
     def seal(self) -> None:
         """Index the rows that are there."""
@@ -197,6 +247,6 @@ def _frame(here: Snapshot, source: Snapshot, *, retired: npt.NDArray[np.uint32] 
         [],
         [],
         [],
-        source.vectors[:0],
+        here.vectors[:0],
         source.lsn,
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from nopokedb.embedded import named
+from nopokedb.embedded import earlier, named
 from nopokedb.embedded.compaction import reclaimable_bytes
 from nopokedb.embedded.search.segments import Segment
 from nopokedb.embedded.snapshot import Snapshot
@@ -62,7 +62,7 @@ def stats_of(
         indexed_fields=tuple(path_text(field.path) for field in fields),
         read_only=upkeep is None,
         notes=tuple(notes),
-        snapshots=tuple(named.names(folder, manifest)),
+        snapshots=tuple(sorted(named.names(folder, manifest) + earlier.names(folder, manifest))),
         generation=snapshot.store.generation,
         reclaimable_bytes=reclaimable_bytes(snapshot),
         scrub_progress=0.0 if scrub is None else scrub.progress(snapshot),

@@ -7,7 +7,7 @@ idempotent by position or by lsn, so a frame may be applied again after a crash 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class Store:
                 opened.callback(self.writer.close)
             self._readers = [MetadataReader(metadata, immutable=immutable)]
             opened.callback(_close_all, self._readers)
-            self._finalizer = weakref.finalize(self, opened.pop_all().close)
+            self._closing = opened.pop_all()
+            self._finalizer = weakref.finalize(self, self._closing.close)
             self._finalizer.atexit = False
         self.columns = (self.vectors, self.rows, self.labels)
         self.immutable = immutable
@@ -216,6 +217,10 @@ class Store:
     def column_crc32c(self, column: Column, start: int, stop: int, crc32c: int) -> int:
         """The CRC-32C of the entries up to `stop`, from that of the entries up to `start`."""
         return google_crc32c.extend(crc32c, self._view(column, stop)[start:].tobytes())  # type: ignore[no-any-return]
+
+    def on_close(self, callback: Callable[[], object]) -> None:
+        """Called when the files are released. It must not refer to the store."""
+        self._closing.callback(callback)
 
     def close(self) -> None:
         """Release files and connections. Arrays of snapshots stay valid."""

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from nopokedb.agreement import check_fields, check_settings, settings_of
 from nopokedb.backups import Backup
+from nopokedb.embedding.embedder import Embedder
 from nopokedb.engine import Answer, Moment, NamedSnapshot, Order, Query, SegmentStats, Stats, Write
 from nopokedb.errors import CollectionNotFoundError, NotSupportedError, ReadOnlyError
 from nopokedb.filters import Filter, Scalar, path_text
@@ -257,6 +258,9 @@ class PostgresEngine:
 
     def rollback(self, name: str) -> int:
         self._not_supported("rollback", "use point-in-time recovery")
+
+    def reembedding(self, model: Embedder, snapshot: str | None) -> NoReturn:
+        self._not_supported("reembed", "make a new collection with the other model, and add the texts to it")
 
     def drop_snapshot(self, name: str) -> None:
         self._not_supported("drop_snapshot", "it keeps no snapshots")

@@ -14,14 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from nopokedb.agreement import settings_of
 from nopokedb.backups import Backup
+from nopokedb.embedding.embedder import Embedder
 from nopokedb.engine import Answer, Moment, NamedSnapshot, Order, Query, Stats, Write
-from nopokedb.errors import ClosedError, ForkedHandleError, InvalidInputError, ReadOnlyError, UnavailableError
+from nopokedb.errors import (
+    ClosedError,
+    ForkedHandleError,
+    InvalidInputError,
+    NotSupportedError,
+    ReadOnlyError,
+    UnavailableError,
+)
 from nopokedb.filters import Filter, Scalar, path_text
 from nopokedb.filters import Path as FieldPath
 from nopokedb.plan import Plan
@@ -137,10 +145,18 @@ class Connection:
 class RemoteMoment:
     """Reads of one state: the current one, or that of a named snapshot."""
 
-    def __init__(self, connection: Connection, dim: int, space: str, at: str | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        dim: int,
+        space: str,
+        at: str | None,
+        model: tuple[str, tuple[float, ...]] = ("", ()),
+    ) -> None:
         self._connection = connection
         self.dim = dim
         self.space = space
+        self.embed_name, self.embed_fingerprint = model
         self._at = at
 
     def get(self, ids: Sequence[Id], include: Sequence[Part]) -> list[Record | None]:
@@ -282,7 +298,15 @@ class RemoteEngine(RemoteMoment):
 
     def at(self, name: str) -> tuple[Moment, NamedSnapshot]:
         named = self._connection.ask("snapshot", requests.Name(name))
-        return RemoteMoment(self._connection, self.dim, self.space, name), named
+        model = (self.embed_name, self.embed_fingerprint)
+        return RemoteMoment(self._connection, self.dim, self.space, name, model), named
+
+    def reembedding(self, model: Embedder, snapshot: str | None) -> NoReturn:
+        self._check_writable()
+        raise NotSupportedError(
+            "reembed is supported for folders only: stop the server, run `nopokedb reembed` on the collection's "
+            "folder, and start it again"
+        )
 
     def drop_snapshot(self, name: str) -> None:
         self._change("drop_snapshot", requests.Name(name))

@@ -45,6 +45,9 @@ from nopokedb.errors import (
     SnapshotNotFoundError,
     UnavailableError,
 )
+from nopokedb.insight.forecast import Estimate, Forecast, forecast
+from nopokedb.insight.outliers import Outlier
+from nopokedb.insight.projection import Projection
 from nopokedb.maintenance import check, restore
 from nopokedb.plan import Plan
 from nopokedb.problems import Problem
@@ -70,7 +73,9 @@ __all__ = [
     "CorruptionError",
     "DatabaseLockedError",
     "DuplicateIdError",
+    "Estimate",
     "F",
+    "Forecast",
     "ForkedHandleError",
     "Group",
     "Hit",
@@ -90,8 +95,10 @@ __all__ = [
     "NotSupportedError",
     "NothingToUndoError",
     "OutcomeUnknownError",
+    "Outlier",
     "Plan",
     "Problem",
+    "Projection",
     "QueryTimeoutError",
     "ReadOnlyError",
     "Recall",
@@ -105,6 +112,7 @@ __all__ = [
     "View",
     "check",
     "drop_collection",
+    "forecast",
     "list_collections",
     "restore",
     "to_arrow",

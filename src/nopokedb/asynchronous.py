@@ -18,6 +18,8 @@ from nopokedb.embedding.embedder import Model
 from nopokedb.engine import NamedSnapshot, Stats
 from nopokedb.errors import NoPokeError
 from nopokedb.filters import Scalar
+from nopokedb.insight.outliers import Outlier
+from nopokedb.insight.projection import Projection
 from nopokedb.plan import Plan
 from nopokedb.problems import Problem
 from nopokedb.reading import MISSING
@@ -195,6 +197,26 @@ class AsyncNoPokeDB:
     ) -> NamedSnapshot:
         """See `NoPokeDB.reembed`."""
         return await self._run(NoPokeDB.reembed, embed, progress=progress, snapshot=snapshot)
+
+    async def duplicates(
+        self, threshold: float, *, where: Where = None, limit: int = 1000, target_recall: float = 1.0
+    ) -> list[list[Id]]:
+        """See `NoPokeDB.duplicates`."""
+        return await self._run(NoPokeDB.duplicates, threshold, where=where, limit=limit, target_recall=target_recall)
+
+    async def outliers(self, count: int = 10, *, k: int = 10, where: Where = None) -> list[Outlier]:
+        """See `NoPokeDB.outliers`."""
+        return await self._run(NoPokeDB.outliers, count, k=k, where=where)
+
+    async def project(self, dims: int = 2, sample: int | None = None, where: Where = None) -> Projection:
+        """See `NoPokeDB.project`."""
+        return await self._run(NoPokeDB.project, dims, sample, where)
+
+    async def plot(
+        self, path: str | Path, *, color: str | None = None, sample: int | None = 5_000, where: Where = None
+    ) -> Projection:
+        """See `NoPokeDB.plot`."""
+        return await self._run(NoPokeDB.plot, path, color=color, sample=sample, where=where)
 
     async def save(self) -> None:
         """See `NoPokeDB.save`."""

@@ -14,13 +14,14 @@ from nopokedb.embedding.embedder import Embedder, Model
 from nopokedb.embedding.names import make_embedder
 from nopokedb.engine import Engine, NamedSnapshot, Stats, Write
 from nopokedb.errors import ClosedError, InvalidInputError
+from nopokedb.insight.methods import Insight
 from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records, write_all
 from nopokedb.keeping import Keeping, checked_name
 from nopokedb.notebook import html_table
 from nopokedb.opening import TIMEOUT_S, Opening, check_arguments, check_connection, open_place, resolve_place
 from nopokedb.plan import Plan
 from nopokedb.question import MAX_EF, Asker, check_fields, indexable
-from nopokedb.reading import MISSING, Reading, one_id
+from nopokedb.reading import MISSING, one_id
 from nopokedb.recall import Recall
 from nopokedb.records import (
     Durability,
@@ -38,7 +39,7 @@ from nopokedb.where import Where
 _SHOWN: tuple[Part, ...] = ("metadata", "text")
 
 
-class NoPokeDB(Reading, Keeping):
+class NoPokeDB(Insight, Keeping):
     """A collection of records (id, vector, metadata, text) in one folder, searched by vector.
 
     Every write is durable when it returns, every read sees all writes that returned before it. One process

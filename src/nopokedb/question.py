@@ -110,7 +110,7 @@ class Asker:
         if target_recall is not None:
             if ef is not None:
                 raise InvalidInputError("expected one of ef and target_recall, got both")
-            query.ef, query.recall = None, _check_recall(target_recall)
+            query.ef, query.recall = None, check_recall(target_recall)
         if where is not None:
             query.where = parse_filter(where)
         if max_distance is not None:
@@ -297,7 +297,7 @@ def _examples(name: str, ids: object) -> list[Id]:
     return found
 
 
-def _check_recall(value: Any) -> float:
+def check_recall(value: Any) -> float:
     if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and 0 < value <= 1:
         return float(value)
     raise InvalidInputError(f"expected target_recall to be a number above 0, and at most 1 (exact), got {shown(value)}")

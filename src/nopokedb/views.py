@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from nopokedb.engine import Moment, NamedSnapshot
+from nopokedb.insight.methods import Insight
 from nopokedb.question import Asker
-from nopokedb.reading import Reading
 
 
-class View(Reading):
+class View(Insight):
     """A collection as it was at a named snapshot, for reading: the methods of `NoPokeDB` that read. It belongs to the
     handle that made it with `at`, and lives as long as that is open."""
 
@@ -15,6 +15,7 @@ class View(Reading):
         self._engine = moment
         self._asker = asker
         self.ef = None
+        self.dim, self.space = moment.dim, moment.space
         self.named = named
 
     def __repr__(self) -> str:

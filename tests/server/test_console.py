@@ -15,6 +15,7 @@ import pytest
 from chromium import Browser, Page, find_chromium
 
 from nopokedb import NoPokeDB
+from nopokedb.insight.colouring import HUES
 from nopokedb.server.rest.console import FOLDER
 
 from .process import ServerProcess
@@ -381,7 +382,7 @@ def test_keys_of_the_keyboard_themes_and_a_phone(visit: Open) -> None:
 
 
 @needs_chromium
-def test_what_the_modules_compute(visit: Open) -> None:
+def test_what_the_modules_compute(visit: Open, tmp_path: Path) -> None:
     """JSON without loss, marked passages taken apart, packed vectors, quantiles of buckets, principal components."""
     page = visit()
 
@@ -411,12 +412,15 @@ def test_what_the_modules_compute(visit: Open) -> None:
     assert parsed == [["a_total", 'c"d', 5], ["x", None, 1000]]
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((60, 5)) * [9, 4, 1, 1, 1] + 7
-    found = run("pca", f"(({{ points, shares }}) => [points, shares])(m.project({rows.tolist()}))")
-    _, values, axes = np.linalg.svd(rows - rows.mean(axis=0))
-    assert found[1] == pytest.approx((values**2 / (values**2).sum())[:2].tolist(), rel=1e-6)
-    assert np.abs(np.array(found[0])) == pytest.approx(
-        np.abs((rows - rows.mean(axis=0)) @ axes[:2].T), rel=1e-3, abs=1e-3
-    )
+    for space in ("l2", "cosine"):  # the same picture as `NoPokeDB.project`, signs included
+        found = run("pca", f"(({{ points, shares }}) => [points, shares])(m.project({rows.tolist()}, '{space}'))")
+        with NoPokeDB(5, path=tmp_path / space, space=space) as db:
+            db.add_many(rows)
+            expected = db.project()
+        assert found[1] == pytest.approx(expected.explained_variance.tolist(), rel=1e-5)
+        assert np.array(found[0]) == pytest.approx(expected.coordinates, rel=1e-3, abs=1e-3)
+    names = re.search(r"const HUES = (\[.*?\]);", (FOLDER / "map.js").read_text())
+    assert names and tuple(json.loads(names[1])) == HUES
 
 
 @needs_chromium

@@ -18,10 +18,12 @@ from nopokedb.cli.count import count
 from nopokedb.cli.create import create
 from nopokedb.cli.delete import delete
 from nopokedb.cli.demo import demo
+from nopokedb.cli.duplicates import duplicates
 from nopokedb.cli.exit_codes import OK, USAGE, exit_code_of
 from nopokedb.cli.explain import explain
 from nopokedb.cli.export import export
 from nopokedb.cli.facet import facet
+from nopokedb.cli.forecast import forecast
 from nopokedb.cli.get import get
 from nopokedb.cli.graduate import graduate
 from nopokedb.cli.import_file import import_
@@ -31,7 +33,9 @@ from nopokedb.cli.keys import keys
 from nopokedb.cli.mcp import mcp
 from nopokedb.cli.migrate import migrate
 from nopokedb.cli.optimize import optimize
+from nopokedb.cli.outliers import outliers
 from nopokedb.cli.output import Output
+from nopokedb.cli.plot import plot
 from nopokedb.cli.query import query
 from nopokedb.cli.reembed import reembed
 from nopokedb.cli.restore import restore
@@ -56,9 +60,11 @@ COMMANDS: tuple[click.Command, ...] = (
     create,
     delete,
     demo,
+    duplicates,
     explain,
     export,
     facet,
+    forecast,
     get,
     graduate,
     import_,
@@ -68,6 +74,8 @@ COMMANDS: tuple[click.Command, ...] = (
     mcp,
     migrate,
     optimize,
+    outliers,
+    plot,
     query,
     reembed,
     restore,

@@ -42,7 +42,7 @@ export const SpaceMap = ({ name }) => {
   const [size, setSize] = useState(1500);
   const [where, setWhere] = useState(null);
   const [field, setField] = useState(null);
-  const [records, setRecords] = useState(null);
+  const [found, setFound] = useState(null);
   const [error, setError] = useState(null);
   const [version, setVersion] = useState(0);
   const [hover, setHover] = useState(null);
@@ -59,10 +59,10 @@ export const SpaceMap = ({ name }) => {
     setHover(null);
     setView({ scale: 1, x: 0, y: 0 });
     const body = { size: Number(size), include: ["metadata", "text", "vector"], vector_format: "base64" };
-    api.sample(name, where ? { ...body, where } : body).then(
-      (found) => {
+    Promise.all([api.sample(name, where ? { ...body, where } : body), api.describe(name)]).then(
+      ([sample, { space }]) => {
         if (!current) return;
-        setRecords(found.map((record) => ({ ...record, vector: unpack(record.vector) })));
+        setFound({ records: sample.map((record) => ({ ...record, vector: unpack(record.vector) })), space });
         setError(null);
       },
       (problem) => current && setError(problem),
@@ -72,6 +72,7 @@ export const SpaceMap = ({ name }) => {
     };
   }, [name, size, where === null ? null : write(where), version]);
 
+  const records = found?.records;
   const fields = useMemo(() => {
     const seen = new Map();
     for (const record of records ?? []) for (const key of Object.keys(record.metadata ?? {})) seen.set(key, (seen.get(key) ?? 0) + 1);
@@ -79,7 +80,7 @@ export const SpaceMap = ({ name }) => {
   }, [records]);
   const chosen = field ?? fields[0] ?? "";
   const colours = useMemo(() => colouring(records ?? [], chosen), [records, chosen]);
-  const projection = useMemo(() => (records?.length ? project(records.map((record) => record.vector)) : null), [records]);
+  const projection = useMemo(() => (records?.length ? project(records.map((record) => record.vector), found.space) : null), [found]);
 
   const frame = () => {
     const box = canvas.current.getBoundingClientRect();

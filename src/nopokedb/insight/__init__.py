@@ -1,0 +1,1 @@
+"""Looking at a whole collection: duplicates, outliers, a map, a forecast. Built on what every engine can do."""

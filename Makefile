@@ -4,14 +4,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ADAPTERS := .venv-adapters
+RUNTIME := .venv-runtime
+LOCKED := .venv-locked
+# All extras that users install; a test compares them with pyproject.toml.
+RUNTIME_EXTRAS := all,demo,fastembed,haystack,langchain,lancedb,llama-index,mcp,model2vec,opentelemetry,plot
 
-.PHONY: help demo test test-adapters docs lint format system-deps bench bench-prepare bench-seed bench-smoke bench-frontier bench-growth bench-filters bench-texts bench-server bench-grpc bench-postgres peers crash crash-peers clean
+.PHONY: help demo test test-adapters docs sbom licences lock locked release-notes lint format system-deps bench bench-prepare bench-seed bench-smoke bench-frontier bench-growth bench-filters bench-texts bench-server bench-grpc bench-postgres peers crash crash-peers clean
 
 help:
 	@echo "make demo        install into .venv and search Python's own docstrings"
 	@echo "make test        install what the tests need, lint, type check, run the tests"
 	@echo "make test-adapters  the tests of the server, of the engines beside folders, and of adapters to other libraries; the site"
 	@echo "make docs        the pages of docs/ as a site in build/site"
+	@echo "make sbom        what the package needs to run, with versions and licences, as build/sbom.json (CycloneDX)"
+	@echo "make licences    whether all of that has a licence of release/licences.toml"
+	@echo "make lock        requirements-dev.lock: what the tests need, to the exact version and hash"
+	@echo "make locked      an environment with just these, .venv-locked"
+	@echo "make release-notes VERSION=1.0.0  the part of CHANGELOG.md"
 	@echo "make lint        style and types only"
 	@echo "make crash       the long crash tests: 2,000 kills, every image of a power cut, 400 real cuts (about an hour)"
 	@echo "make crash-peers the same power cuts for NoPokeDB and for other databases (as root; CUTS=20: half an hour)"
@@ -42,6 +51,32 @@ $(ADAPTERS)/.installed-%: pyproject.toml | $(ADAPTERS)/bin/python
 	$(ADAPTERS)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
 	@touch $@
 
+# The package with all extras and nothing else, so that what it needs to run can be listed: not even pip is in it.
+$(RUNTIME)/.installed: pyproject.toml | $(ADAPTERS)/bin/python
+	$(ADAPTERS)/bin/python -m venv --clear --without-pip $(RUNTIME)
+	$(ADAPTERS)/bin/python -m pip --python $(RUNTIME)/bin/python install --quiet --disable-pip-version-check ".[$(RUNTIME_EXTRAS)]"
+	@touch $@
+
+sbom: $(ADAPTERS)/.installed-release $(RUNTIME)/.installed
+	@mkdir -p build
+	$(ADAPTERS)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible --of JSON -o build/sbom.json $(RUNTIME)/bin/python
+
+licences: sbom
+	$(ADAPTERS)/bin/python -m release.licences build/sbom.json
+
+# For all systems and versions of Python at once, from PyPI itself.
+lock: $(ADAPTERS)/.installed-release
+	$(ADAPTERS)/bin/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --upgrade --quiet \
+		--no-config --custom-compile-command "make lock" -o requirements-dev.lock
+
+locked: $(ADAPTERS)/.installed-release
+	$(ADAPTERS)/bin/uv venv --quiet --no-config --clear --python $(PYTHON) $(LOCKED)
+	$(ADAPTERS)/bin/uv pip sync --quiet --no-config --python $(LOCKED)/bin/python --require-hashes requirements-dev.lock
+	$(ADAPTERS)/bin/uv pip install --quiet --no-config --python $(LOCKED)/bin/python --no-deps -e .
+
+release-notes:
+	@$(PYTHON) -m release.notes "$(VERSION)"
+
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/ask_stdlib.py
 
@@ -67,8 +102,9 @@ test: system-deps $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines embedded
 
 # The same tests on the other engines, and the tests of the server itself. They start what they need. Then the adapters
-# to other libraries, on all engines, and the site, which its test builds as `make docs` does.
-test-adapters: system-deps $(VENV)/.installed-test $(ADAPTERS)/.installed-test-adapters $(ADAPTERS)/.installed-docs
+# to other libraries, on all engines, the site, which its test builds as `make docs` does, and the licences of what the
+# package needs to run.
+test-adapters: system-deps $(VENV)/.installed-test $(ADAPTERS)/.installed-test-adapters $(ADAPTERS)/.installed-docs licences
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --engines postgres,rest,grpc
 	$(ADAPTERS)/bin/mypy src/nopokedb/adapters/*.py docs/conf.py
 	$(ADAPTERS)/bin/python -m pytest --numprocesses auto --dist worksteal tests/adapters
@@ -160,4 +196,4 @@ bench-postgres: $(VENV)/.installed-bench
 	$(BIN)/python -m bench.postgres $(if $(QUICK),--quick) $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(ADAPTERS) $(PEERS) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ADAPTERS) $(RUNTIME) $(LOCKED) $(PEERS) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,15 +7,19 @@ import inspect
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
 import pytest
 from documents import ROOT, needs_adapter, pages, python_blocks, run_page
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import nopokedb
 from nopokedb import distribution, where
 from nopokedb.distribution import install_hint
+from release.notes import notes_of
 
 PACKAGE = ROOT / "src" / "nopokedb"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -166,11 +170,51 @@ def test_files_stay_small() -> None:
 
 
 def test_importing_is_light() -> None:
-    """`import nopokedb` loads no native library but NumPy's."""
-    heavy = ("faiss", "apsw", "tqdm", "psycopg", "httpx", "grpc", "google.protobuf")
+    """`import nopokedb` loads no native library but NumPy's and orjson's, and nothing of an extra."""
+    heavy = (
+        *("faiss", "rabitqlib", "apsw", "google_crc32c", "sqlite3", "tqdm", "tantivy", "wordllama", "click", "rich"),
+        *("httpx", "grpc", "google.protobuf", "fastapi", "uvicorn", "prometheus_client", "opentelemetry", "pyarrow"),
+        *("pandas", "polars", "h5py", "matplotlib", "psycopg", "langchain_core", "mcp", "nopokedb.embedded.engine"),
+    )
     code = f"import sys, nopokedb; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_release_notes_are_the_part_of_the_changelog() -> None:
+    """What stands between two headings, and an error that names the versions for one that there is not."""
+    text = "# Changelog\n\n## Unreleased\n\n## 1.1.0 (2030-01-02)\n\n### Added\n\n- two\n\n## [1.0.0]\n- one\n"
+    assert notes_of(text, "1.1.0") == "### Added\n\n- two"
+    assert notes_of(text, "1.0.0") == "- one"
+    for version, words in (("1.2.0", "Unreleased, 1.1.0, 1.0.0"), ("Unreleased", "found none")):
+        with pytest.raises(ValueError, match=words):
+            notes_of(text, version)
+    command = [sys.executable, "-m", "release.notes"]
+    run = subprocess.run([*command, "Unreleased"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == notes_of((ROOT / "CHANGELOG.md").read_text(), "Unreleased")
+    for wrong in (["9.9"], [], [""]):
+        run = subprocess.run([*command, *wrong], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert run.returncode == 2 and "expected" in run.stderr and not run.stdout
+
+
+def test_the_lock_holds_what_the_tests_need() -> None:
+    """requirements-dev.lock pins each requirement of the package and of the extra test, to versions that pyproject.toml
+    allows, every one with hashes and none from elsewhere than the index; `make lock` writes it."""
+    text = (ROOT / "requirements-dev.lock").read_text()
+    pins = re.findall(
+        r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==(\S+)(?: ; .*?)? \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.M
+    )
+    starts = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    assert len(pins) == len(starts) > 50
+    versions: dict[str, set[str]] = {}
+    for name, version, _ in pins:
+        versions.setdefault(name, set()).add(version)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in project["dependencies"] + project["optional-dependencies"]["test"]:
+        requirement = Requirement(line)
+        found = versions.get(canonicalize_name(requirement.name), set())
+        assert found and all(requirement.specifier.contains(version, prereleases=True) for version in found), line
+    assert "://" not in text and "file:" not in text and " @ " not in text
 
 
 # --- documents ----------------------------------------------------------------------------------------------
@@ -268,14 +312,22 @@ def test_the_readme_names_the_commands() -> None:
             assert extra in extras, f"{path.name} asks for the extra {extra}"
 
 
-def test_the_wheel_installs_and_works(tmp_path: Path) -> None:
-    """A wheel built from the tree installs what is needed, carries its types, and works away from the tree. The
-    environment sees the installed dependencies; only the package itself is installed into it."""
+def test_the_source_archive_and_the_wheel_install_and_work(tmp_path: Path) -> None:
+    """An archive of the source holds what is needed to build, test and document; the wheel that is built from it, not
+    from the tree, installs, carries its types, and works away from the tree. The environment sees the installed
+    dependencies; only the package itself is installed into it."""
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
+        [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)],
         check=True,
         capture_output=True,
     )
+    (archive,) = tmp_path.glob("nopokedb-1.0.0.dev0.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    for file in ("Makefile", "LICENSE", "CHANGELOG.md", "requirements-dev.lock", "docs/conf.py", "tests/conftest.py"):
+        assert file in names, file
+    assert {"src/nopokedb/insight/page.html", "release/licences.toml", "typing_tests/library.py"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith((".venv", "build"))]
     (wheel,) = tmp_path.glob("nopokedb-1.0.0.dev0-*.whl")
     target = tmp_path / "site"
     subprocess.run(
@@ -284,6 +336,7 @@ def test_the_wheel_installs_and_works(tmp_path: Path) -> None:
         capture_output=True,
     )
     assert (target / "nopokedb" / "py.typed").exists()
+    assert (target / "nopokedb" / "insight" / "page.html").exists()
     ours = PACKAGE / "server" / "console"
     for file in ours.rglob("*"):
         assert (target / "nopokedb" / "server" / "console" / file.relative_to(ours)).exists(), file

@@ -84,7 +84,7 @@ def nearest_rows(
 
 
 class _Candidates:
-    """Rows found so far: those of all queries alike in blocks, others by query."""
+    """Rows found so far: lists that all queries have, and rows that only one has."""
 
     def __init__(
         self,

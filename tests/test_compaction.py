@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from at_once import run_all, vector_of
 from model import Model, assert_answers, assert_same, dump
-from test_concurrency import run_all, vector_of
 
 from nopokedb import ClosedError, CorruptionError, NeedsReopenError, NoPokeDB, ReadOnlyError
 from nopokedb.embedded import compaction, new_generation, sealing, text_view, texts, upkeep

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from at_once import vector_of
 from faults import NAMES, SYNCS, WRITES, failing
 from model import dump
 from test_compaction import fill, generations
-from test_concurrency import vector_of
 
 from nopokedb import NeedsReopenError, NoPokeDB
 from nopokedb.embedded import compaction, sealing, upkeep

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from at_once import vector_of
 from faults import NAMES, SYNCS, WRITES, failing
+from generations import fill, generations
 from model import dump
-from test_compaction import fill, generations
 
 from nopokedb import NeedsReopenError, NoPokeDB
 from nopokedb.embedded import compaction, sealing, upkeep

@@ -15,6 +15,7 @@ file. All are compared before tantivy sees one of them, because native code must
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -68,6 +69,12 @@ class _Header:
     files: dict[str, list[int]]
 
 
+@functools.cache
+def _tantivy_version() -> str:
+    """Read from the installed package's metadata, which takes 2 ms."""
+    return version("tantivy")
+
+
 class TextFiles:
     """The folder `text` of one collection. One thread at a time loads, saves or removes; any may make work folders."""
 
@@ -75,7 +82,7 @@ class TextFiles:
         self._folder = folder
         self._language = language
         self._identity = identity
-        self._tantivy = version("tantivy")
+        self._tantivy = _tantivy_version()
         self._numbers = itertools.count(1)
         self._cleaned = False
         self._nothing_saved = False

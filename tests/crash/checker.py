@@ -1,4 +1,5 @@
-"""A process that opens folders and says what is in them. Reads one JSON line per folder, answers with one.
+"""A process that opens folders and says what is in them. Reads one JSON line per folder (its path, what it is, planted
+bugs), answers with one.
 
 A process of its own because the folder's code is native in part: it may hang or die, and whoever asked has to survive
 that. It is started afresh, not forked: FAISS hangs in a forked child.
@@ -35,6 +36,8 @@ from crash.records import (
 from crash.workload import recall_of
 from nopokedb import CollectionNotFoundError, NoPokeDB, View, restore
 from nopokedb.database import engine_of
+from nopokedb.embedded.engine import EmbeddedEngine
+from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage import metadata
 from nopokedb.filters import Test, elements_of, holds, nodes_at
 
@@ -70,12 +73,13 @@ def check(folder: Path, *, read_only: bool) -> dict[str, Any]:
         for kept in snapshots:
             then = _read(db.at(kept.name))
             assert len(then) == kept.count, f"the snapshot {kept.name} has {len(then)} records, not {kept.count}"
-        if db.stats().segments and len(state) > 100:
+        if _snapshot(db).segments and len(state) > 100:
             answer["recall"] = recall_of(db, state)
         db.close()
         if read_only:
             db = NoPokeDB(path=folder, read_only=True)
             assert _read(db) == state, "a read-only handle shows another state"
+            assert db.stats().count == len(state), "stats() of a read-only handle has another number of records"
             db.close()
         db = NoPokeDB(path=folder)
         assert _read(db) == state, "the second opening shows another state than the first"
@@ -123,6 +127,12 @@ def check_migrated(folder: Path, *, read_only: bool) -> dict[str, Any]:
 _CHECKS = {COLLECTION: check, BACKUPS: check_backups, OLDER: check_migrated}
 
 
+def _snapshot(db: NoPokeDB) -> Snapshot:
+    engine = db._engine
+    assert isinstance(engine, EmbeddedEngine)
+    return engine.snapshot()
+
+
 def _read(db: NoPokeDB | View) -> State:
     """Everything, each record verified."""
     state: State = {}
@@ -150,8 +160,7 @@ def _ask(db: NoPokeDB, state: State) -> None:
 
 def _agree(db: NoPokeDB) -> None:
     """Live labels, live rows, labels and metadata name the same records."""
-    engine: Any = db._engine
-    snapshot = engine.snapshot()
+    snapshot = _snapshot(db)
     reader = snapshot.store.reader
     labels = snapshot.live.members(0, snapshot.label_count).tolist()
     stored = reader.fetch(labels)
@@ -178,18 +187,18 @@ def _agree(db: NoPokeDB) -> None:
 
 
 def main() -> None:
-    """Serve until the input ends. Arguments: what the folders are, planted bugs."""
-    kind, planted = sys.argv[1:]
+    """Serve until the input ends."""
     logging.getLogger("nopokedb").setLevel(logging.CRITICAL)
     metadata._SCAN_LABELS = 0  # indexes on fields are asked however few records there are
     answers, sys.stdout = sys.stdout, sys.stderr
-    with ExitStack() as stack:
-        for plant in filter(None, planted.split(",")):
-            stack.enter_context(plants.planted(plant))
-        for line in sys.stdin:
-            asked = json.loads(line)
-            answers.write(json.dumps(_CHECKS[kind](Path(asked["folder"]), read_only=asked["read_only"])) + "\n")
-            answers.flush()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        with ExitStack() as stack:
+            for plant in filter(None, asked["planted"].split(",")):
+                stack.enter_context(plants.planted(plant))
+            answer = _CHECKS[asked["kind"]](Path(asked["folder"]), read_only=asked["read_only"])
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":

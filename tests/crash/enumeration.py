@@ -256,12 +256,21 @@ class Enumeration:
 
     def recoveries(self, limit: int, share: int = 1) -> Enumeration | None:
         """Record the recovery of up to `limit` of the kept images and enumerate its crash points too."""
-        if self._holds == BACKUPS:
+        ops = self.recorded_recoveries(limit)
+        if not ops:
             return None
+        inner = Enumeration(self.name + RECOVERY, self.seed, self.planted, share=share, workers=self.workers)
+        inner.run(ops)
+        return inner
+
+    def recorded_recoveries(self, limit: int) -> list[Op]:
+        """The recoveries of up to `limit` of the kept images, one after the other; nothing where there are none."""
+        if self._holds == BACKUPS:
+            return []
         images = [i for i in self.kept if not self.answers[i.digest]["problem"]]
         images = [i for i in images if self.answers[i.digest]["state"] != _ABSENT][:limit]
         if not images:
-            return None
+            return []
         place = scratch()
         try:
             folders = [place / str(number) for number in range(len(images))]
@@ -271,14 +280,4 @@ class Enumeration:
         finally:
             shutil.rmtree(place, ignore_errors=True)
         states = [self.answers[image.digest]["state"] for image in images]
-        ops = [*(Op("mark", data=f"expect {at} {state}".encode()) for at, state in enumerate(states)), *ops]
-        inner = Enumeration(
-            self.name + RECOVERY,
-            self.seed,
-            self.planted,
-            share=share,
-            stop_at_violation=self.stop_at_violation,
-            workers=self.workers,
-        )
-        inner.run(ops)
-        return inner
+        return [*(Op("mark", data=f"expect {at} {state}".encode()) for at, state in enumerate(states)), *ops]

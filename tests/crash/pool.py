@@ -1,7 +1,12 @@
-"""Several checkers at work, each with a time limit. One that dies or hangs is an answer too, and is replaced."""
+"""Several checkers at work, each with a time limit. One that dies or hangs is an answer too, and is replaced.
+
+A checker that is done waits for the next pool of this process: to start one takes half a second of processor time, as
+much as a dozen images or more.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import queue
@@ -40,11 +45,11 @@ def scratch() -> Path:
 
 
 class _Checker:
-    """One process."""
+    """One process, for images of any kind and with any planted bugs."""
 
-    def __init__(self, kind: str, planted: str) -> None:
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "crash.checker", kind, planted],
+            [sys.executable, "-m", "crash.checker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -52,13 +57,13 @@ class _Checker:
             env=environment(),
         )
 
-    def ask(self, folder: Path, read_only: bool) -> Answer:
+    def ask(self, folder: Path, **asked: str | bool) -> Answer:
         """The answer; what it means if there is none."""
         assert self._process.stdin is not None and self._process.stdout is not None
         watchdog = threading.Timer(TIME_LIMIT_S, self._process.kill)
         watchdog.start()
         try:
-            self._process.stdin.write(json.dumps({"folder": str(folder), "read_only": read_only}) + "\n")
+            self._process.stdin.write(json.dumps({"folder": str(folder), **asked}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
@@ -89,6 +94,30 @@ class _Checker:
                     pass
 
 
+_idle: list[_Checker] = []
+"""Those that no pool uses now."""
+
+
+@atexit.register
+def _close_idle() -> None:
+    while _idle:
+        _idle.pop().close()
+
+
+def _taken() -> _Checker:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return _Checker()
+
+
+def _workers() -> int:
+    """As many as there are processors for this process, of several that run tests."""
+    if given := os.environ.get("NOPOKEDB_CRASH_WORKERS"):
+        return int(given)
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
 class Pool:
     """Checks images that are `kind` (see checker.py); `on_answer` gets each image's digest and what was found, in some
     thread, one at a time."""
@@ -103,8 +132,7 @@ class Pool:
         self._queue: queue.Queue[tuple[str, Path, bool] | None] = queue.Queue(_WAITING)
         self._lock = threading.Lock()
         self._error: BaseException | None = None
-        count = workers or int(os.environ.get("NOPOKEDB_CRASH_WORKERS", os.cpu_count() or 1))
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(workers or _workers())]
         for thread in self._threads:
             thread.start()
         self._made = 0
@@ -123,8 +151,8 @@ class Pool:
         while (item := self._queue.get()) is not None:
             digest, folder, read_only = item
             try:
-                checker = checker or _Checker(self._kind, self._planted)
-                answer = checker.ask(folder, read_only)
+                checker = checker or _taken()
+                answer = checker.ask(folder, read_only=read_only, kind=self._kind, planted=self._planted)
                 if answer.get("died"):
                     checker.close()
                     checker = None
@@ -134,7 +162,7 @@ class Pool:
                 self._error = error
             shutil.rmtree(folder, ignore_errors=True)
         if checker is not None:
-            checker.close()
+            _idle.append(checker)
 
     def close(self) -> None:
         """Return when everything is checked."""

@@ -15,13 +15,17 @@ from nopokedb import (
     F,
     Group,
     Hit,
+    Job,
     NoPokeDB,
     Plan,
     Recall,
     Record,
     Stats,
+    StoredBackup,
     View,
+    list_backups,
     list_collections,
+    list_jobs,
     to_polars,
 )
 
@@ -55,6 +59,8 @@ def reading(db: NoPokeDB) -> None:
     assert_type(db.measure_recall(), Recall)
     assert_type(db.stats(), Stats)
     assert_type(list_collections("shelf"), list[str])
+    assert_type(list_backups("http://localhost:7331/docs"), list[StoredBackup])
+    assert_type(list_jobs("http://localhost:7331"), list[Job])
     assert_type(to_polars(db), polars.DataFrame)
     assert_type(to_polars(db.query([1.0])), polars.DataFrame)
     assert_type(to_polars(db.scan()), polars.DataFrame)

@@ -10,7 +10,7 @@ hits = db.query(vector, k=5)
 import logging
 
 from nopokedb.asynchronous import AsyncNoPokeDB
-from nopokedb.backups import Backup
+from nopokedb.backups import Backup, StoredBackup
 from nopokedb.batch import Batch
 from nopokedb.catalog import drop_collection, list_collections
 from nopokedb.database import NoPokeDB
@@ -48,7 +48,9 @@ from nopokedb.errors import (
 from nopokedb.insight.forecast import Estimate, Forecast, forecast
 from nopokedb.insight.outliers import Outlier
 from nopokedb.insight.projection import Projection
+from nopokedb.jobs import Job
 from nopokedb.maintenance import check, restore
+from nopokedb.on_server import drop_backup, list_backups, list_jobs
 from nopokedb.plan import Plan
 from nopokedb.problems import Problem
 from nopokedb.recall import Recall
@@ -84,6 +86,7 @@ __all__ = [
     "InvalidInputError",
     "InvalidMetadataError",
     "InvalidVectorError",
+    "Job",
     "LegacyFolderError",
     "NamedSnapshot",
     "NeedsRecoveryError",
@@ -108,12 +111,16 @@ __all__ = [
     "SettingsMismatchError",
     "SnapshotNotFoundError",
     "Stats",
+    "StoredBackup",
     "UnavailableError",
     "View",
     "check",
+    "drop_backup",
     "drop_collection",
     "forecast",
+    "list_backups",
     "list_collections",
+    "list_jobs",
     "restore",
     "to_arrow",
     "to_pandas",

@@ -1,4 +1,4 @@
-"""`Backup`: what a backup file says of itself."""
+"""`Backup`: what a backup file says of itself. `StoredBackup`: one that a server keeps."""
 
 from __future__ import annotations
 
@@ -18,4 +18,13 @@ class Backup:
     """Records in the file: all, or those that changed."""
     deleted_count: int
     """Ids in the file that an incremental one deletes."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBackup:
+    """A backup that a server keeps."""
+
+    name: str
+    """As it was given to `backup`; `restore` and `drop_backup` take it."""
     size_bytes: int

@@ -144,7 +144,7 @@ def test_no_path_is_answered_with_5xx(server: InProcess) -> None:
         if method == "DELETE" and path.endswith("{name}"):
             name = "absent"
         path = path.replace("{name}", quote(name, safe=""))
-        for pattern in ("{id:path}", "{field}", "{snapshot}", "{job}"):
+        for pattern in ("{id:path}", "{field}", "{snapshot}", "{backup}", "{job}"):
             path = path.replace(pattern, quote(part, safe=""))
         answer = server.ask(method, f"{path}?{quote(query, safe='=&')}")
         assert answer.status_code < 500, (method, path, query, answer.text)

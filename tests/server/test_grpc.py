@@ -27,7 +27,9 @@ from nopokedb.server.operations import OPERATIONS
 from .process import ServerProcess
 
 DIM = 4
-_HIGHER = dict.fromkeys(("create", "drop", "backup", "backups", "restore", "check", "compact", "optimize"), "admin")
+_HIGHER = dict.fromkeys(
+    ("create", "drop", "backup", "backups", "drop_backup", "restore", "check", "compact", "optimize"), "admin"
+)
 
 
 def target_of(server: ServerProcess) -> str:

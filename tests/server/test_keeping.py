@@ -26,10 +26,16 @@ from nopokedb import (
     InvalidInputError,
     NoPokeDB,
     NoPokeError,
+    NotSupportedError,
+    StoredBackup,
+    drop_backup,
     drop_collection,
+    list_backups,
     list_collections,
+    list_jobs,
 )
 from nopokedb.cli.serve import serve as serve_command
+from nopokedb.server.refusals import NoSuchThingError
 from nopokedb.server.rest.routes import ROUTES
 
 from .process import ServerProcess, until
@@ -76,6 +82,43 @@ def test_backups_are_jobs_with_names(shared: ServerProcess, docs: str, tmp_path:
     assert [item["name"] for item in listed] == ["one", "two"]
     folder = shared.log.with_name("collections") / ".backups" / docs.strip("/")
     assert nopokedb.restore([folder / "one.npkb", folder / "two.npkb"], tmp_path / "again") == 12
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_backups_are_listed_and_dropped(shared: ServerProcess, docs: str, kind: str, tmp_path: Path) -> None:
+    """By functions that take an address; jobs too, those of one collection or all that the key may see."""
+    name = docs.strip("/")
+    address = f"{shared.addresses[kind]}/{name}"
+    assert list_backups(address) == []
+    with NoPokeDB(path=address) as db:
+        sizes = [db.backup("one").size_bytes, db.backup("two", since="one").size_bytes]
+        db.check()
+    assert list_backups(address) == [StoredBackup("one", sizes[0]), StoredBackup("two", sizes[1])]
+    jobs = list_jobs(address)[:3]
+    assert [(job.kind, job.collection, job.state, job.error) for job in jobs] == [
+        ("check", name, "done", None),
+        *[("backup", name, "done", None)] * 2,
+    ]
+    assert jobs[0].result == [] and jobs[1].result["path"] == "two"
+    assert all(job.ended_at is not None and job.created_at <= job.ended_at for job in jobs)
+    assert {job.id for job in jobs} <= {job.id for job in list_jobs(shared.addresses[kind])}
+    drop_backup(address, "two")
+    with pytest.raises(NoSuchThingError, match="'two', which does not exist"):
+        drop_backup(address, "two")
+    for wrong in ("../one", "", "one.npkb/", 1):
+        with pytest.raises((InvalidInputError, NoSuchThingError)):
+            drop_backup(address, wrong)  # type: ignore[arg-type]
+    drop_collection(shared.addresses[kind], name)
+    assert [item.name for item in list_backups(address)] == ["one"], "backups outlive their collection"
+    drop_backup(address, "one")
+    assert list_backups(address) == []
+    shared.call("PUT", docs, {"dim": DIM})  # for the fixture to drop
+    calls: list[Callable[[Path], object]] = [list_backups, list_jobs, lambda path: drop_backup(path, "one")]
+    for call in calls:
+        with pytest.raises(NotSupportedError, match="address of a server"):
+            call(tmp_path)
+    with pytest.raises(InvalidInputError):
+        list_backups(shared.addresses[kind])
 
 
 @pytest.mark.parametrize("kind", ["rest", "grpc"])
@@ -286,7 +329,7 @@ def test_the_document_of_the_server_tells_the_truth(serve: Callable[..., ServerP
     table = text[text.index("## Routes") : text.index("## Errors")]
     for route in ROUTES:
         tail = route.path.replace("/v1/collections/{name}", "").replace(":path", "").replace("{snapshot}", "{s}")
-        tail = tail.replace("{job}", "{id}")
+        tail = tail.replace("{job}", "{id}").replace("{backup}", "{b}")
         assert tail in table and route.method in table, route.path
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed, with which the example is written")

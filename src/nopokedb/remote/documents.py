@@ -6,8 +6,9 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from nopokedb.backups import Backup
+from nopokedb.backups import Backup, StoredBackup
 from nopokedb.engine import NamedSnapshot, SegmentStats, Stats
+from nopokedb.jobs import Job
 from nopokedb.plan import FilterPlan, Plan, Search, Stage, TestPlan
 from nopokedb.problems import Problem
 from nopokedb.recall import Recall
@@ -65,6 +66,26 @@ def problems_of(document: list[dict[str, Any]]) -> list[Problem]:
 def backup_of(document: dict[str, Any]) -> Backup:
     """See `NoPokeDB.backup`."""
     return _built(Backup, document)
+
+
+def stored_backups_of(document: list[dict[str, Any]]) -> list[StoredBackup]:
+    """See `nopokedb.list_backups`."""
+    return [_built(StoredBackup, item) for item in document]
+
+
+def jobs_of(document: list[dict[str, Any]]) -> list[Job]:
+    """See `nopokedb.list_jobs`."""
+    return [
+        _built(
+            Job,
+            item,
+            result=item["result"],
+            created_at=datetime.fromisoformat(item["created_at"]),
+            ended_at=None if item["ended_at"] is None else datetime.fromisoformat(item["ended_at"]),
+            error=None if item["error"] is None else f"{item['error']['type']}: {item['error']['message']}",
+        )
+        for item in document
+    ]
 
 
 def collection_of(document: dict[str, Any]) -> Collection:

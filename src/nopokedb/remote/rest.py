@@ -119,6 +119,7 @@ ROUTES: dict[str, _Route] = {
     "backup": _Route("POST", "/backup", _same),
     "restore": _Route("POST", "/restore", _same),
     "backups": _Route("GET", "/backups", lambda document: document["backups"]),
+    "drop_backup": _Route("DELETE", "/backups/{}", _done),
     "check": _Route("POST", "/check", _same),
     "compact": _Route("POST", "/compact", _same),
     "optimize": _Route("POST", "/optimize", _same),

@@ -118,6 +118,7 @@ METHODS: tuple[Method, ...] = (
     Method("Job", "job", pb.JobRequest, requests.Name, *_JOB),
     Method("Jobs", "jobs", pb.JobsRequest, requests.Nothing, *_document(lambda document: document["jobs"])),
     Method("Backups", "backups", *_NOTHING, *_document(lambda document: document["backups"])),
+    Method("DropBackup", "drop_backup", *_NAME, *_DONE),
 )
 SCAN = f"/{SERVICE}/Scan"
 WRITE_STREAM = f"/{SERVICE}/WriteStream"

@@ -17,6 +17,7 @@ from nopokedb.records import shown
 from nopokedb.server import requests
 from nopokedb.server.jobs import Job
 from nopokedb.server.refusals import ConflictError, NoSuchThingError
+from nopokedb.server.results import Done
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _SUFFIX = ".npkb"
@@ -68,6 +69,17 @@ def backups(folder: Path, collection: str) -> list[dict[str, Any]]:
     place = resolve_folder(folder, collection)
     files = sorted(place.glob(f"*{_SUFFIX}")) if place.is_dir() else []
     return [{"name": file.name.removesuffix(_SUFFIX), "size_bytes": file.stat().st_size} for file in files]
+
+
+def drop_backup(folder: Path, collection: str, request: requests.Name) -> Done:
+    """Delete the file of a backup. Whoever reads it just now, to restore it, reads it to its end."""
+    try:
+        backup_file(folder, collection, request.name).unlink()
+    except FileNotFoundError:
+        raise NoSuchThingError(
+            f"expected the name of a backup of {collection!r}, got {request.name!r}, which does not exist"
+        ) from None
+    return Done(True)
 
 
 def check(db: NoPokeDB, request: requests.Check) -> list[Problem]:

@@ -209,6 +209,11 @@ class Service:
         caller.check("admin", name)
         return await self.in_thread("slow", lambda: keeping.backups(self.settings.backup_folder, name))
 
+    async def drop_backup(self, caller: Caller, name: str, request: requests.Name) -> Done:
+        """Delete a backup of a collection, which may be gone by now."""
+        caller.check("admin", name)
+        return await self.in_thread("slow", lambda: keeping.drop_backup(self.settings.backup_folder, name, request))
+
     async def restore(self, caller: Caller, name: str, request: requests.Restore) -> Job:
         """Begin to make a collection of backups, which may be of another one."""
         caller.check("admin", name)

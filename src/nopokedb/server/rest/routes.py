@@ -120,6 +120,11 @@ async def _backups(call: Call) -> Reply:
     return Reply(encode({"backups": await call.service.backups(call.caller, call.name)}))
 
 
+async def _drop_backup(call: Call) -> Reply:
+    request = requests.Name(call.path("backup"))
+    return Reply(encode(await call.service.drop_backup(call.caller, call.name, request)))
+
+
 async def _restore(call: Call) -> Reply:
     call.caller.check("admin", call.name)
     request = build(requests.Restore, await call.body())
@@ -258,6 +263,7 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", _COLLECTION, _drop, "Delete a collection with all its records.", "admin"),
     Route("POST", f"{_COLLECTION}/backup", _backup, "Begin a backup.", "admin", requests.Backup, status=202),
     Route("GET", f"{_COLLECTION}/backups", _backups, "Names and sizes of the backups.", "admin"),
+    Route("DELETE", f"{_COLLECTION}/backups/{{backup}}", _drop_backup, "Delete a backup.", "admin"),
     Route(
         "POST",
         f"{_COLLECTION}/restore",

@@ -81,6 +81,7 @@ _WORK: dict[str, Work] = {
     "optimize": lambda service, caller, name, _: service.optimize(caller, name),
     "restore": lambda service, caller, name, request: service.restore(caller, name, request),
     "backups": _backups,
+    "drop_backup": lambda service, caller, name, request: service.drop_backup(caller, name, request),
     "job": _job,
     "jobs": _jobs,
 }

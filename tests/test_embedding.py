@@ -98,6 +98,14 @@ def test_a_wish_for_a_long_wait_ends_the_attempts(server: EmbeddingServer) -> No
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("key", ["sk-secret ", " sk-secret", "sk secret", "sk-secret\n", "sk-s\u00e9cret", 5])
+def test_a_key_that_no_header_can_carry_is_refused(server: EmbeddingServer, key: Any) -> None:
+    """At once, and without being repeated."""
+    with pytest.raises(InvalidInputError, match="api_key") as told:
+        OpenAICompatible(server.url, "m", api_key=key)
+    assert "cret" not in str(told.value)
+
+
 def test_a_refusal_is_told_once_and_never_the_key(server: EmbeddingServer, caplog: pytest.LogCaptureFixture) -> None:
     """Other 4xx are not tried again. The key is in no repr, error or log, even where the server repeats it."""
     caplog.set_level(logging.DEBUG)
@@ -266,6 +274,41 @@ def test_a_cached_model_is_the_model(tmp_path: Path) -> None:
         db.add_many(texts=TEXTS)
     with NoPokeDB(path=tmp_path / "db", embed=Cached(Counting(), tmp_path / "cache")) as db:
         assert db.query(TEXTS[4], k=1)[0].id == 4
+
+
+def test_a_wrong_vector_is_not_kept(place: int | Path) -> None:
+    """A model that failed once is asked again."""
+    wrong = [np.full((2, DIM), np.nan), np.zeros((2, DIM + 1))]
+
+    def model(texts: list[str]) -> Any:
+        return wrong.pop() if len(texts) == 2 and wrong else vectors_of(texts)
+
+    cached = Cached(model, place)
+    for _ in range(2):
+        with pytest.raises(InvalidVectorError):
+            cached(TEXTS[:2])
+    assert len(cached) == 0 and np.array_equal(cached(TEXTS[:2]), vectors_of(TEXTS[:2]))
+
+
+def test_many_make_one_file_at_once(tmp_path: Path) -> None:
+    """Whoever comes first makes the table; nobody takes it for something else."""
+    for number in range(10):
+        path, failed = tmp_path / f"cache{number}", []
+        start = threading.Barrier(6)
+
+        def make(path: Path = path, failed: list[Exception] = failed, start: threading.Barrier = start) -> None:
+            start.wait()
+            try:
+                Cached(vectors_of, path)(TEXTS[:3])
+            except Exception as error:  # noqa: BLE001 - told below
+                failed.append(error)
+
+        threads = [threading.Thread(target=make) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
 
 
 def test_the_oldest_goes_first(place: int | Path) -> None:

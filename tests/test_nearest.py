@@ -17,6 +17,7 @@ from nopokedb.distances import final_order, prepare_queries
 from nopokedb.embedded import read_path
 from nopokedb.embedded.search import symphony
 from nopokedb.embedded.search.beside import Beside
+from nopokedb.embedded.search.exact import nearest
 from nopokedb.embedded.search.options import BuildOptions
 from nopokedb.embedded.search.planner import choose
 from nopokedb.embedded.search.segments import Segment, build_segment
@@ -45,6 +46,21 @@ def test_rows_beside_an_index_are_not_left_out(data: st.DataObject) -> None:
     assert np.isin(rows[keys <= limit], found).all()
     if make is gaussian:
         assert len(found) <= (keys <= limit + 1e-4 * np.abs(keys).max()).sum()
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_damaged_row_hides_no_other(space: str, rng: np.random.Generator) -> None:
+    """Numbers that are none compare with nothing: such a row is left to its checksum, and the others stay in order."""
+    vectors = gaussian(rng, 50, 8)
+    query = vectors[7].copy()
+    vectors[3, 5] = np.nan
+    keys = final_order("ip" if space == "ip" else "l2", query, vectors)
+    limit = float(np.nanquantile(keys, 0.2))
+    found = Beside(space, np.arange(50), vectors).within(query, limit)
+    assert set(np.flatnonzero(keys <= limit)) <= set(found.tolist()) and 3 in found
+    few = np.array([1, 2, np.nan, 3, np.nan, 4], np.float32)
+    assert set(nearest(few, np.arange(6), 5, 0.0).tolist()) == set(range(6))
+    assert set(nearest(few, np.arange(6), 2, 0.0).tolist()) == {0, 1, 2, 4}
 
 
 @pytest.mark.skipif(not symphony.available(), reason="rabitqlib has no wheel for this system")

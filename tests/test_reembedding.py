@@ -28,6 +28,7 @@ from nopokedb import (
     NotSupportedError,
     SettingsMismatchError,
 )
+from nopokedb.database import engine_of
 from nopokedb.embedded import new_generation, reembedding
 from nopokedb.embedded.storage.manifest import read_manifest
 
@@ -464,6 +465,47 @@ def test_a_model_that_closes_the_collection(tmp_path: Path, slices: None) -> Non
         db.reembed(Hashed("new", 12, [db.close]))
     with NoPokeDB(path=tmp_path / "db", embed=OLD) as db:
         assert len(db) == 40
+
+
+def test_an_interrupt_while_the_doors_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine before ends its work all the same, before another one begins; the old model stays."""
+    with NoPokeDB(path=tmp_path / "db", embed=OLD) as db:
+        fill(db, 40)
+        before = told(db)
+        worker = engine_of(db)._upkeep  # type: ignore[attr-defined]
+        stop, interruptions = worker.stop, [KeyboardInterrupt(), KeyboardInterrupt()]
+
+        def interrupted() -> None:
+            if interruptions:
+                raise interruptions.pop()
+            stop()
+
+        monkeypatch.setattr(worker, "stop", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            db.reembed(NEW)
+        assert not worker._thread.is_alive() and not interruptions
+        assert_is(db, OLD, before)
+        db.add(text="goes on")
+        assert len(db) == 41
+    assert_no_second_generation(tmp_path / "db")
+    with NoPokeDB(path=tmp_path / "db", embed=OLD) as db:
+        assert len(db) == 41 and db.check() == []
+
+
+def test_what_is_read_stays_while_its_neighbour_is_dropped(tmp_path: Path) -> None:
+    """Two snapshots of the old model are in one folder, which goes with the last."""
+    with NoPokeDB(path=tmp_path / "db", embed=OLD) as db:
+        fill(db, 40)
+        db.snapshot("a")
+        db.snapshot("b")
+        db.reembed(NEW, snapshot="c")
+        view = db.at("b")
+        db.drop_snapshot("a")
+        assert told(view)[0] == ({"n": 0}, "text 0") and len(view) == 40
+        db.drop_snapshot("c")
+        assert [item.name for item in db.snapshots()] == ["b"]
+        db.drop_snapshot("b")
+        assert not (tmp_path / "db" / "earlier" / "1").exists()
 
 
 def test_an_interrupt_behind_the_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,11 @@ def find(folder: Path, name: str, manifest: Manifest) -> Path | None:
     return None
 
 
+def is_last(path: Path, name: str) -> bool:
+    """Whether it has no other snapshot."""
+    return named.names(path, _manifest_of(path)) == [name]
+
+
 def drop(path: Path, name: str) -> bool:
     """Forget a snapshot in it, and all of it if that was the last; whether it is gone."""
     manifest = _manifest_of(path)

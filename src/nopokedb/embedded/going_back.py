@@ -149,7 +149,7 @@ class GoingBack:
         with self._compaction.held(), self._upkeep.steady() as manifest:
             self._check_writable()  # again: another model may have come
             if (kept := self._kept_in(name, manifest)) is not None:
-                if (opened := self._earlier.pop(kept, None)) is not None:
+                if earlier.is_last(kept, name) and (opened := self._earlier.pop(kept, None)) is not None:
                     opened.close()
                 earlier.drop(kept, name)
                 return

@@ -285,7 +285,7 @@ class _Candidates:
             slack = np.array([[self._slack(at, line)] for at, line in enumerate(rows)])
         else:  # the same for all
             slack = np.array([[self._slack(0, rows[0])]])
-        kept = keys <= limits + (np.abs(limits) * 1e-6 + slack)
+        kept = ~(keys > limits + (np.abs(limits) * 1e-6 + slack))  # a damaged row's key may be no number
         return Nearest(rows[kept], kept.sum(axis=1).tolist())
 
     def _slack(self, at: int, rows: Rows) -> float:

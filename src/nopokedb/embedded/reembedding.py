@@ -172,12 +172,11 @@ class Reembedding:
             try:
                 # Such reads may open a further connection to SQLite.
                 store.on_close(GenerationHold(store.rows.path).release)
-                engine._upkeep.stop()
-                engine._compaction.wait()
-                engine._fields.wait()
-                engine._writes.shut()
-                engine._upkeep.finish()
-                self._complete()
+                for end in (engine._upkeep.stop, engine._compaction.wait, engine._fields.wait, engine._writes.shut):
+                    failure = _ended(end) or failure
+                if failure is None:
+                    engine._upkeep.finish()
+                    self._complete()
             except BaseException as error:  # noqa: BLE001  # handed on, when a successor has opened the folder
                 failure = error
             engine._writes.log.close()
@@ -265,3 +264,16 @@ def _refusal(count: int, some: Sequence[Id], where: str) -> InvalidInputError:
         f"expected every record to have a text for the new model, got {count} without one {where} ({shown}); give them "
         "texts or delete them first. Nothing was changed"
     )
+
+
+def _ended(end: Callable[[], object]) -> BaseException | None:
+    """End what works in a folder that another engine is going to own, interrupted or not: with two at work in it, it
+    would be lost. The interruption, if there was one."""
+    interruption: BaseException | None = None
+    while True:
+        try:
+            end()
+        except (KeyboardInterrupt, SystemExit) as error:
+            interruption = error
+        else:
+            return interruption

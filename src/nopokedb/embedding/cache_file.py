@@ -89,9 +89,10 @@ class CacheFile:
     def _prepare(self, connection: apsw.Connection) -> None:
         """Make the table in an empty file; refuse a file that is anything else, before anything in it is changed."""
         try:
+            # First: another opener commits the table and what follows at once.
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() or (0,)
             (application,) = connection.execute("PRAGMA application_id").fetchone() or (0,)
             (version,) = connection.execute("PRAGMA user_version").fetchone() or (0,)
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() or (0,)
         except apsw.NotADBError:
             application, version, tables = 0, 0, 1
         if (application, version) != (_APPLICATION_ID, _VERSION) and tables:
@@ -116,7 +117,9 @@ class CacheFile:
                 statement = f"SELECT text, crc, vector FROM vectors WHERE model = ? AND text IN ({marks})"  # noqa: S608  # marks only
                 for text, crc, data in connection.execute(statement, (self._model, *chunk)):
                     if len(data) == 4 * self._dim and crc == self._crc(text, data):
-                        found[text] = np.frombuffer(data, "<f4")
+                        vector = np.frombuffer(data, "<f4")
+                        if np.isfinite(vector).all():
+                            found[text] = vector
             if found:
                 with _transaction(connection):
                     now = _next_use(connection)

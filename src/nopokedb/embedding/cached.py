@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nopokedb.embedding.embedder import Embedder, Model
 from nopokedb.errors import InvalidInputError
-from nopokedb.records import Vectors, check_int, shown
+from nopokedb.records import Vectors, check_int, check_vectors, shown
 
 Vector = npt.NDArray[np.float32]
 _MAX_TEXTS = 2**40
@@ -89,7 +89,8 @@ class Cached:
         hits = sum(key in found for key in keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
-            made = dict(zip(missing, self._embedder(list(missing.values())), strict=True))
+            vectors = check_vectors(self._embedder(list(missing.values())), self._embedder.dim, "l2")  # or none is kept
+            made = dict(zip(missing, vectors, strict=True))
             self._shelf.keep(made)
             found |= made
         with self._lock:

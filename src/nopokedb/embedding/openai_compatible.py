@@ -69,8 +69,8 @@ class OpenAICompatible:
             raise ImportError(f"OpenAICompatible needs httpx: {install_hint('client')}") from error
         if not isinstance(model, str) or not model:
             raise InvalidInputError(f"expected the name of a model of the server, got {shown(model)}")
-        if api_key is not None and not (isinstance(api_key, str) and api_key.isascii() and api_key.isprintable()):
-            raise InvalidInputError("expected api_key to be a str of printable ASCII, got something else")
+        if api_key is not None and not (isinstance(api_key, str) and all("!" <= sign <= "~" for sign in api_key)):
+            raise InvalidInputError("expected api_key to be a str of ASCII without spaces, got something else")
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < math.inf:
             raise InvalidInputError(f"expected timeout_s to be a number of seconds above 0, got {shown(timeout_s)}")
         self._url = _address(url)
@@ -138,7 +138,8 @@ class OpenAICompatible:
                     data = _read(response, limit)
             except httpx.TransportError as error:
                 if last:
-                    raise UnavailableError(f"{self!r} cannot be reached: {type(error).__name__}: {error}") from None
+                    words = self._said(str(error).encode())
+                    raise UnavailableError(f"{self!r} cannot be reached: {type(error).__name__}: {words}") from None
                 _pause(attempt, None)
                 continue
             if data is None:
@@ -153,7 +154,7 @@ class OpenAICompatible:
         raise AssertionError("unreachable")
 
     def _said(self, data: bytes) -> str:
-        """What the server says, for an error message: short, and without the key, which some repeat."""
+        """What somebody says, for an error message: short, and without the key, which some repeat."""
         text = " ".join(data[:4096].decode(errors="replace").split())
         return (text.replace(self._key, "***") if self._key else text)[:_SAID_CHARACTERS]
 

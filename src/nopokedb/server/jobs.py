@@ -82,6 +82,11 @@ class Jobs:
             job.result, job.progress = result, 1.0
             job.ended_at, job.state = _now(), "done"
 
+    def pending(self, kind: str) -> bool:
+        """Whether a job of this kind waits or runs."""
+        with self._lock:
+            return any(job.kind == kind and job.ended_at is None for job in self._jobs.values())
+
     def get(self, caller: Caller, id_: str) -> Job:
         """The job, if the caller may see its collection."""
         job = self._jobs.get(id_)

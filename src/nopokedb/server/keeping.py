@@ -72,7 +72,7 @@ def backups(folder: Path, collection: str) -> list[dict[str, Any]]:
 
 
 def drop_backup(folder: Path, collection: str, request: requests.Name) -> Done:
-    """Delete the file of a backup. Whoever reads it just now, to restore it, reads it to its end."""
+    """Delete the file of a backup."""
     try:
         backup_file(folder, collection, request.name).unlink()
     except FileNotFoundError:

@@ -28,7 +28,7 @@ from nopokedb.server.keys import Keys
 from nopokedb.server.limits import check_request
 from nopokedb.server.metrics import Metrics
 from nopokedb.server.operations import OPERATIONS, Operation
-from nopokedb.server.refusals import StoppingError, TimeLimitError, TooManyRequestsError
+from nopokedb.server.refusals import ConflictError, StoppingError, TimeLimitError, TooManyRequestsError
 from nopokedb.server.results import Answers, Collection, Created, Done
 from nopokedb.server.settings import ServerSettings
 from nopokedb.server.tracing import NoTracing, Spans, Tracing
@@ -210,8 +210,11 @@ class Service:
         return await self.in_thread("slow", lambda: keeping.backups(self.settings.backup_folder, name))
 
     async def drop_backup(self, caller: Caller, name: str, request: requests.Name) -> Done:
-        """Delete a backup of a collection, which may be gone by now."""
+        """Delete a backup of a collection, which may be gone by now. Not while one is restored: its files are read more
+        than once, and another of the same name may come."""
         caller.check("admin", name)
+        if self.jobs.pending("restore"):
+            raise ConflictError("expected no restore to wait or run while a backup is deleted; come back later")
         return await self.in_thread("slow", lambda: keeping.drop_backup(self.settings.backup_folder, name, request))
 
     async def restore(self, caller: Caller, name: str, request: requests.Restore) -> Job:

@@ -36,4 +36,4 @@ class Beside:
         else:  # |a - b|^2 = |a|^2 + |b|^2 - 2 ab
             products -= self._halves
             least = (length * length - limit) / 2.0 - rounding * (length + self._longest) ** 2 - smallest
-        return self._rows[products >= least]
+        return self._rows[~(products < least)]  # what is no number, in a damaged row, is left to its checksum

@@ -72,5 +72,5 @@ def nearest(keys: Floats, rows: Rows, k: int, slack: float) -> Rows:
     """The rows of the k smallest keys, and of all others that float32 cannot tell from the k-th."""
     if len(keys) > k:
         limit = float(np.partition(keys, k - 1)[k - 1])
-        rows = rows[keys <= limit + (abs(limit) * 1e-6 + slack)]
+        rows = rows[~(keys > limit + (abs(limit) * 1e-6 + slack))]  # a damaged row's key may be no number
     return rows

@@ -32,9 +32,10 @@ def choose(segment: Segment, count: int, k: int, ef: int | None, recall: float) 
     key = (count, k, ef, recall, segment.scan is None)
     found: Choice | None = segment.choices.get(key)
     if found is None:
-        found = _by_length(segment, count, k, ef) if ef is not None else _by_recall(segment, count, k, recall)
         # What is still being loaded will be a choice later.
-        if segment.ready and (segment.scan is None or segment.scan.ready) and len(segment.choices) < _KEPT:
+        complete = segment.ready and (segment.scan is None or segment.scan.ready)
+        found = _by_length(segment, count, k, ef) if ef is not None else _by_recall(segment, count, k, recall)
+        if complete and len(segment.choices) < _KEPT:
             segment.choices[key] = found
     return found
 

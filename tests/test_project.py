@@ -170,11 +170,12 @@ def test_files_stay_small() -> None:
 
 
 def test_importing_is_light() -> None:
-    """`import nopokedb` loads no native library but NumPy's and orjson's, and nothing of an extra."""
+    """`import nopokedb` loads no native library but NumPy's and orjson's, and nothing of an extra, nor asyncio."""
     heavy = (
         *("faiss", "rabitqlib", "apsw", "google_crc32c", "sqlite3", "tqdm", "tantivy", "wordllama", "click", "rich"),
         *("httpx", "grpc", "google.protobuf", "fastapi", "uvicorn", "prometheus_client", "opentelemetry", "pyarrow"),
         *("pandas", "polars", "h5py", "matplotlib", "psycopg", "langchain_core", "mcp", "nopokedb.embedded.engine"),
+        *("asyncio", "ssl"),
     )
     code = f"import sys, nopokedb; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,8 +8,8 @@ hits = db.query(vector, k=5)
 """
 
 import logging
+from typing import TYPE_CHECKING, Any
 
-from nopokedb.asynchronous import AsyncNoPokeDB
 from nopokedb.backups import Backup, StoredBackup
 from nopokedb.batch import Batch
 from nopokedb.catalog import drop_collection, list_collections
@@ -58,6 +58,9 @@ from nopokedb.records import Group, Hit, Record
 from nopokedb.tables.giving import to_arrow, to_pandas, to_polars
 from nopokedb.views import View
 from nopokedb.where import F
+
+if TYPE_CHECKING:
+    from nopokedb.asynchronous import AsyncNoPokeDB
 
 # Silent unless the program configures logging: without a handler Python would print warnings to the error stream.
 logging.getLogger("nopokedb").addHandler(logging.NullHandler())
@@ -126,3 +129,13 @@ __all__ = [
     "to_pandas",
     "to_polars",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The class that needs asyncio, which takes an eighth of the time of an import, comes with its first use."""
+    if name == "AsyncNoPokeDB":
+        from nopokedb.asynchronous import AsyncNoPokeDB
+
+        globals()[name] = AsyncNoPokeDB
+        return AsyncNoPokeDB
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

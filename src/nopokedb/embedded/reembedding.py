@@ -79,6 +79,8 @@ class Reembedding:
         with ExitStack() as entered:
             entered.enter_context(engine._compaction.barred())
             engine._writes.check_usable()
+            if engine._upkeep.stopping:  # whoever owns the folder next may make a generation of this number
+                raise ClosedError(f"the database {self._folder} is being closed; open it again")
             now, manifest = engine._writes.snapshot, engine._upkeep.manifest
             if self._name in (*named.names(self._folder, manifest), *earlier.names(self._folder, manifest)):
                 raise InvalidInputError(
@@ -129,6 +131,8 @@ class Reembedding:
             new.catch_up(writes.snapshot)
             limit *= 2  # comes to an end however fast they write
         new.make_durable(self._engine._upkeep.manifest)
+        # The checkpoint of the switch, for which writers wait, is then short; and a deep check is over.
+        self._engine._upkeep.checkpoint()
 
     def switch(self) -> tuple[EmbeddedEngine, NamedSnapshot | BaseException]:
         """The engine that goes on, and the snapshot of the old state; or, with the old model, what went wrong. Raises

@@ -351,11 +351,12 @@ def test_flipped_bytes_never_give_a_wrong_answer(tmp_path: Path, name: str, seed
     folder = tmp_path / "db"
     file = next(p for p in sorted(folder.rglob(f"{name}*" if name != "oplog" else "*.log")) if p.is_file())
     data = file.read_bytes()
-    used = {"vectors-1.f32": 60 * DIM * 4, "rows-1.bin": 60 * 16, "labels-1.bin": 60 * 8}.get(name, len(data))
+    used = {"vectors-1.f32": 60 * DIM * 4, "rows-1.bin": 60 * 16, "labels-1.bin": 60 * 8}
     noticed = 0
     for _ in range(60):
         image = bytearray(data)
-        image[int(rng.integers(used))] ^= 1 << int(rng.integers(8))
+        # A manifest built again may be a byte shorter: times and sizes stand in it.
+        image[int(rng.integers(used.get(name, len(data))))] ^= 1 << int(rng.integers(8))
         file.write_bytes(bytes(image))
         try:
             with NoPokeDB(path=tmp_path / "db") as db:

@@ -59,8 +59,27 @@ def test_a_damaged_row_hides_no_other(space: str, rng: np.random.Generator) -> N
     found = Beside(space, np.arange(50), vectors).within(query, limit)
     assert set(np.flatnonzero(keys <= limit)) <= set(found.tolist()) and 3 in found
     few = np.array([1, 2, np.nan, 3, np.nan, 4], np.float32)
-    assert set(nearest(few, np.arange(6), 5, 0.0).tolist()) == set(range(6))
-    assert set(nearest(few, np.arange(6), 2, 0.0).tolist()) == {0, 1, 2, 4}
+    assert set(nearest(few, 5, 0.0).tolist()) == set(range(6))
+    assert set(nearest(few, 2, 0.0).tolist()) == {0, 1, 2, 4}
+
+
+@pytest.mark.parametrize("count", [10, 11, 319, 640, 641, 5_003, 20_000])
+def test_the_nearest_of_many_keys_are_found_group_by_group(count: int, rng: np.random.Generator) -> None:
+    """All of the k smallest and what equals the k-th are among them, in whatever groups they meet; and few others."""
+    k = 10
+    for keys in (
+        rng.standard_normal(count),
+        np.sort(rng.standard_normal(count)),
+        np.repeat(rng.standard_normal(-(-count // 40)), 40)[:count],
+        np.where(rng.random(count) < 0.3, np.nan, rng.standard_normal(count)),
+        np.zeros(count),
+    ):
+        keys = keys.astype(np.float32)
+        found = nearest(keys, k, 0.0)
+        kth = np.sort(keys)[min(k, count) - 1]
+        assert set(np.flatnonzero(keys <= kth)) <= set(found.tolist())
+    keys = rng.standard_normal(count).astype(np.float32)
+    assert len(nearest(keys, k, 0.0)) <= 2 * k
 
 
 @pytest.mark.skipif(not symphony.available(), reason="rabitqlib has no wheel for this system")

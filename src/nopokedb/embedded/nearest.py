@@ -224,26 +224,32 @@ class _Candidates:
         if self._record is not None:
             self._record.compared(count)
         space, vectors = self._space, self._vectors
-        chosen: Rows | range = self._allowed.members(start, stop) if count < stop - start else range(start, stop)
+        whole = count == stop - start
+        chosen = np.arange(start, stop) if whole else self._allowed.members(start, stop)
         if self._single and (2 * count < stop - start or count * vectors.shape[1] <= _FEW_NUMBERS):
-            self._lists.append(np.asarray(chosen)[None, :])
+            self._lists.append(chosen[None, :])
             return
         norms = self._norms
         if worth_it(queries, count, self._k):
             prepared = np.ascontiguousarray(self._prepared[list(queries)])
-            found = possible_nearest(space, prepared, vectors, norms, chosen, self._k)
+            rows: Rows | range = range(start, stop) if whole else chosen
+            found = possible_nearest(space, prepared, vectors, norms, rows, self._k)
             if found is not None:
-                for at, rows in zip(queries, found, strict=True):
-                    self._add_rows(at, rows)
+                for at, possible in zip(queries, found, strict=True):
+                    self._add_rows(at, possible)
                 return
         if 2 * count < stop - start:
             for at in queries:
-                self._add_rows(at, np.asarray(chosen))
+                self._add_rows(at, chosen)
             return
-        kept = None if isinstance(chosen, range) else chosen - start
         for at in queries:
-            line = keys_of_range(space, self._prepared[at], vectors, norms, start, stop)
-            self._add(at, np.asarray(chosen), line if kept is None else line[kept])
+            keys = keys_of_range(space, self._prepared[at], vectors, norms, start, stop)
+            keys = keys if whole else keys[chosen - start]
+            near = nearest(keys, self._k, self._slack(at, chosen))
+            if self._single:
+                self._lists.append(chosen[near][None, :])
+            else:
+                self._add(at, chosen[near], keys[near])
 
     # --- what was found ------------------------------------------------------------------------------------
 
@@ -272,13 +278,13 @@ class _Candidates:
             own = self._own.get(at, [])
             line = np.concatenate([rows[at], *(part for _, part in own)])
             line_keys = np.concatenate([keys[at], *(part for part, _ in own)])
-            lines.append(nearest(line_keys, line, self._k, self._slack(at, line)))
+            lines.append(line[nearest(line_keys, self._k, self._slack(at, line))])
         return Nearest(np.concatenate(lines), [len(line) for line in lines])
 
     def _best_of_lists(self, rows: Rows) -> Nearest:
         keys = self._keys_of(self._prepared, rows)
         if self._single:
-            line = nearest(keys[0], rows[0], self._k, self._slack(0, rows[0]))
+            line = rows[0][nearest(keys[0], self._k, self._slack(0, rows[0]))]
             return Nearest(line, [len(line)])
         limits = np.partition(keys, self._k - 1, axis=1)[:, self._k - 1 : self._k].astype(np.float64)
         if self._space == "ip":

@@ -59,6 +59,9 @@ _GRAPH_TARGETS = (0.9, 0.95, GOAL)
 _ATTEMPTS = 2
 """A build whose process ended without a result is tried so often, and then without the kind that it was at."""
 BUILD_THREADS = max(1, (os.cpu_count() or 1) - 1)
+"""Of this process, whose queries want a core."""
+CHILD_THREADS = os.cpu_count() or 1
+"""A child is served last: beside queries it gets what they leave, and where nobody asks anything all there is."""
 _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 16, 200
 
 
@@ -201,7 +204,7 @@ class Sealing:
     def _start_child(self, task: Task, rows: Source, recipes: Sequence[Recipe], generation: int) -> None:
         M, ef_construction = self._settings.M, self._settings.ef_construction
         try:
-            child = ChildBuild(self._folder, generation, rows, recipes, M, ef_construction, BUILD_THREADS)
+            child = ChildBuild(self._folder, generation, rows, recipes, M, ef_construction, CHILD_THREADS)
         except OSError as error:  # no room, no memory, no further process
             self._failed(task, BuildFailed(f"no process could be started to build in: {error}", recipes[0].kind))
         else:

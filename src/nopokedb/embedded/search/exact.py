@@ -18,7 +18,8 @@ from nopokedb.distances import Doubles, Floats
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 _pointer = faiss.swig_ptr
-_SCRATCH_ROWS = 1 << 18
+_GROUPS_OF_A_RESULT = 32
+"""So many groups for each result: of 10 results about one in seven queries gets one row more than it needs."""
 
 
 def keys_by_rows(space: str, queries: Floats, vectors: Floats, norms: Doubles, rows: Rows) -> Floats:
@@ -68,9 +69,19 @@ def products_with(query: Floats, vectors: Floats) -> Floats:
     return products
 
 
-def nearest(keys: Floats, rows: Rows, k: int, slack: float) -> Rows:
-    """The rows of the k smallest keys, and of all others that float32 cannot tell from the k-th."""
-    if len(keys) > k:
-        limit = float(np.partition(keys, k - 1)[k - 1])
-        rows = rows[~(keys > limit + (abs(limit) * 1e-6 + slack))]  # a damaged row's key may be no number
-    return rows
+def nearest(keys: Floats, k: int, slack: float) -> Rows:
+    """The places of the k smallest keys, of all others that float32 cannot tell from the k-th, and of few more."""
+    if len(keys) <= k:
+        return np.arange(len(keys))
+    limit = _limit(keys, k)
+    return np.flatnonzero(~(keys > limit + (abs(limit) * 1e-6 + slack)))  # a damaged row's key may be no number
+
+
+def _limit(keys: Floats, k: int) -> float:
+    """A number that at least k of these keys do not exceed, and hardly any other: the k-th of the smallest of each
+    group, where two of the best rarely meet. That looks at each key once, a tenth of what the k-th of all costs."""
+    group_count = _GROUPS_OF_A_RESULT * k
+    fold = len(keys) // group_count
+    if fold > 1:
+        keys = keys[: fold * group_count].reshape(fold, group_count).min(axis=0)
+    return float(np.partition(keys, k - 1)[k - 1])

@@ -13,11 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nopokedb import Hit, InvalidInputError, Record
-from nopokedb.records import (
-    check_vector,
-    check_vectors,
-    squared_norms,
-)
+from nopokedb.distances import squared_norms
+from nopokedb.records import check_vector, check_vectors
 
 # --- vectors -------------------------------------------------------------------------------------------------
 

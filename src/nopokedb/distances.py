@@ -6,7 +6,7 @@ Equal vectors get equal distances to the last bit wherever they are stored, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 
 SMALLEST = 2.0**-149
 """The smallest float32 above 0: two roundings of half of it, of a product and of a sum."""
+_BLOCK_NUMBERS = 4_096
 
 
 def prepare_queries(space: str, queries: Floats) -> Floats:
@@ -28,10 +29,31 @@ def prepare_queries(space: str, queries: Floats) -> Floats:
         unit: Floats = np.multiply(wide, 1.0 / math.sqrt(wide @ wide)).astype(np.float32)
         return unit[None, :]
     out = np.empty(queries.shape, np.float32)
-    for start in range(0, len(queries), 1024):  # blocks that stay in the cache once widened
-        wide = queries[start : start + 1024].astype(np.float64)
+    for block in row_blocks(queries):
+        wide = queries[block].astype(np.float64)
         wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
-        out[start : start + 1024] = wide
+        out[block] = wide
+    return out
+
+
+def row_blocks(vectors: Floats) -> Iterator[slice]:
+    """Slices of a few rows. As float64 they take 32 KiB, which stay in the first cache; beyond 128 KiB the allocator
+    asks the system for fresh pages each time, and a load of 100,000 x 256 took a quarter longer."""
+    count, dim = vectors.shape
+    step = max(1, _BLOCK_NUMBERS // max(1, dim))
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def squared_norms(vectors: Floats) -> Doubles:
+    """Squared length of each row, summed in float64: NaN or Inf in a row shows in its result."""
+    if len(vectors) == 1:
+        wide = vectors.astype(np.float64)
+        single: Doubles = np.einsum("ij,ij->i", wide, wide)
+        return single
+    out = np.empty(len(vectors))
+    for block in row_blocks(vectors):
+        wide = vectors[block].astype(np.float64)
+        np.einsum("ij,ij->i", wide, wide, out=out[block])
     return out
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from nopokedb.distances import squared_norms
 from nopokedb.errors import (
     BatchTooLargeError,
     DuplicateIdError,
@@ -323,19 +324,6 @@ def check_vectors(values: object, dim: int, space: str) -> Vectors:
         at = int(np.argmax(wrong))
         _raise_for_norm(vectors[at], float(squared[at]), space, f" at position {at}")
     return vectors
-
-
-def squared_norms(vectors: Vectors) -> npt.NDArray[np.float64]:
-    """Squared length of each row, summed in float64: NaN or Inf in a row shows in its result."""
-    if len(vectors) == 1:
-        wide = vectors.astype(np.float64)
-        single: npt.NDArray[np.float64] = np.einsum("ij,ij->i", wide, wide)
-        return single
-    out = np.empty(len(vectors))
-    for start in range(0, len(vectors), 1024):  # blocks that stay in the cache once widened
-        wide = vectors[start : start + 1024].astype(np.float64)
-        np.einsum("ij,ij->i", wide, wide, out=out[start : start + 1024])
-    return out
 
 
 def _raise_for_norm(vector: Vectors, squared: float, space: str, where: str) -> None:

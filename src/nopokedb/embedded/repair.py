@@ -25,6 +25,7 @@ import google_crc32c
 import numpy as np
 import orjson
 
+from nopokedb.distances import squared_norms
 from nopokedb.embedded import earlier
 from nopokedb.embedded.check import Findings, check_reading, inspect, manifest_problem
 from nopokedb.embedded.check_metadata import open_raw, raw_record, rebuild_fields, sound_records
@@ -43,7 +44,6 @@ from nopokedb.embedded.storage.manifest import Manifest, parse_manifest
 from nopokedb.embedded.storage.metadata import Stored
 from nopokedb.errors import CorruptionError, DatabaseLockedError
 from nopokedb.problems import Problem
-from nopokedb.records import squared_norms
 
 _ROUNDS = 4
 """A repair may bring to light what a worse damage hid; more rounds than kinds of repair are never needed."""

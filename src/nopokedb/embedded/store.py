@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from nopokedb.distances import row_blocks, squared_norms
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.storage.columns import COMPUTED, LABEL_TYPE, NONE, ROW_TYPE, Column
@@ -24,7 +25,6 @@ from nopokedb.embedded.storage.lock import GenerationHold
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.metadata import MetadataReader, MetadataWriter
 from nopokedb.errors import CorruptionError
-from nopokedb.records import squared_norms
 
 
 def live_file_name(generation: int, lsn: int) -> str:
@@ -241,9 +241,12 @@ def _row_entries(frame: Frame) -> npt.NDArray[Any]:
     entries["norm"] = np.sqrt(squared_norms(frame.vectors))
     if frame.computed is not None:
         entries["flags"] = frame.computed * np.uint32(COMPUTED)
-    data = frame.vectors.tobytes()
     width = frame.vectors.shape[1] * 4
-    entries["crc"] = [google_crc32c.value(data[at : at + width]) for at in range(0, len(data), width)]
+    checksums: list[int] = []
+    for block in row_blocks(frame.vectors):
+        data = frame.vectors[block].tobytes()
+        checksums += [google_crc32c.value(data[at : at + width]) for at in range(0, len(data), width)]
+    entries["crc"] = checksums
     return entries
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nopokedb.distances import Doubles, Floats, final_order, prepare_queries, scores_and_distances
+from nopokedb.distances import Doubles, Floats, final_order, prepare_queries, scores_and_distances, squared_norms
 from nopokedb.insight.blocks import Positions
-from nopokedb.records import Vectors, squared_norms
+from nopokedb.records import Vectors
 
 _ROWS, _COLUMNS = 1_024, 4_096
 """Products of so many vectors take 16 MB."""

@@ -103,7 +103,7 @@ def encode_frame(frame: Frame) -> bytes:
             ids,
             *frame.metadatas,
             *(text for text in texts if text is not None),
-            frame.vectors.tobytes(),
+            np.ascontiguousarray(frame.vectors, "<f4").data,
         )
     )
 

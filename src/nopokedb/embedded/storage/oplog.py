@@ -137,9 +137,12 @@ class OplogWriter:
         header = _frame_header(self._salt, lsn, self.synced_lsn, payload, self._chain)
         end = self.size + len(header) + len(payload)
         room = b""
-        if end > self._written and end - self.size <= _SMALL_BYTES:
-            room = bytes(_AHEAD_BYTES)
-        write_at(self._descriptor, header + payload + room, self.size)
+        if end - self.size > _SMALL_BYTES:  # a second write costs less than a copy of the payload
+            write_at(self._descriptor, header, self.size)
+            write_at(self._descriptor, payload, self.size + len(header))
+        else:
+            room = bytes(_AHEAD_BYTES) if end > self._written else b""
+            write_at(self._descriptor, header + payload + room, self.size)
         self._chain = _FRAME_CRC.unpack_from(header, _FRAME.size)[0]
         self._written = max(self._written, end + len(room))
         self.size = end

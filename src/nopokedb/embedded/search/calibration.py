@@ -121,15 +121,16 @@ def _truth(
 
 def _nearest(space: str, raw: Floats, vectors: Floats, norms: Doubles, live: Rows, depth: int) -> tuple[Doubles, Rows]:
     """Distances and rows of the nearest `depth` live rows of each query, nearest first."""
-    found = possible_nearest(space, prepare_queries(space, raw), vectors, norms, live, depth)
+    rows: Rows | range = range(live[0], live[-1] + 1) if len(live) == live[-1] + 1 - live[0] else live
+    found = possible_nearest(space, prepare_queries(space, raw), vectors, norms, rows, depth)
     if found is None:
         return _nearest_of_crowds(space, raw, vectors, live, depth)
-    distances, rows = np.empty((len(raw), depth)), np.empty((len(raw), depth), np.int64)
+    distances, numbers = np.empty((len(raw), depth)), np.empty((len(raw), depth), np.int64)
     for at, (query, possible) in enumerate(zip(raw, found, strict=True)):
         values = final_order(space, query, vectors[possible])
         order = np.argsort(values, kind="stable")[:depth]
-        distances[at], rows[at] = values[order], possible[order]
-    return distances, rows
+        distances[at], numbers[at] = values[order], possible[order]
+    return distances, numbers
 
 
 def _nearest_of_crowds(space: str, raw: Floats, vectors: Floats, live: Rows, depth: int) -> tuple[Doubles, Rows]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import faiss
 import numpy as np
 
 from nopokedb.distances import Doubles, Floats
@@ -76,20 +80,38 @@ def construct(
     on_recipe: Callable[[Recipe], None] = lambda recipe: None,
 ) -> Segment | None:
     """The first segment of the recipes that reaches the goal; None if none does. Raises `Stopped`."""
-    space, start, live = source.space, source.start, source.live
-    if len(live) < MIN_LIVE_ROWS:
+    if len(source.live) < MIN_LIVE_ROWS:
         return None
-    vectors = source.vectors
-    truth_of_all: Truth | None = None
+    threads = faiss.omp_get_max_threads()
+    with ThreadPoolExecutor(1, "nopokedb-truth", faiss.omp_set_num_threads, (threads,)) as beside:
+        return _first_good(source, recipes, M, ef_construction, should_stop, on_recipe, beside)
+
+
+def _first_good(
+    source: Source,
+    recipes: Sequence[Recipe],
+    M: int,
+    ef_construction: int,
+    should_stop: Callable[[], bool],
+    on_recipe: Callable[[Recipe], None],
+    beside: ThreadPoolExecutor,
+) -> Segment | None:
+    """The true neighbours of the sample are looked for beside the build, in a thread of the same priority."""
+    space, start, live, vectors = source.space, source.start, source.live, source.vectors
+    truth_of_all: Callable[[], Truth] | None = None
     for recipe in recipes:
         on_recipe(recipe)
         held_out = None
         if needs_holdout(recipe.kind):
             chosen = np.random.default_rng(start).choice(live, min(SAMPLE, len(live) // 8), replace=False)
             held_out = np.sort(chosen) - start
-            truth = truth_of_held_out(space, vectors, source.norms, live, held_out + start, source.recent)
+            others = held_out + start
+            truth = _begun(beside, truth_of_held_out, space, vectors, source.norms, live, others, source.recent)
         else:
-            truth = truth_of_all = truth_of_all or truth_of_rows(space, vectors, source.norms, live, source.recent)
+            truth_of_all = truth_of_all or _begun(
+                beside, truth_of_rows, space, vectors, source.norms, live, source.recent
+            )
+            truth = truth_of_all
         options = BuildOptions(space, M, ef_construction, recipe.fine, should_stop)
         try:
             segment = build_segment(recipe.kind, start, vectors[start : source.stop], options, held_out)
@@ -104,9 +126,18 @@ def construct(
             )
             continue
         options.raise_if_stopped()
-        if calibrate(segment, truth, space, vectors, source.norms, source.bits):
-            segment.cost = measure(segment, truth.prepared, space, vectors, source.norms, live, source.bits)
+        sample = truth()
+        if calibrate(segment, sample, space, vectors, source.norms, source.bits):
+            segment.cost = measure(segment, sample.prepared, space, vectors, source.norms, live, source.bits)
             if held_out is not None:
                 segment.add_held_out(held_out, vectors[start : source.stop])
             return segment
     return None
+
+
+def _begun(beside: ThreadPoolExecutor, find: Callable[..., Truth], *arguments: Any) -> Callable[[], Truth]:
+    """Its result, once that is asked for; found in another thread until then if one can be had."""
+    try:
+        return beside.submit(find, *arguments).result
+    except RuntimeError:  # the interpreter is ending, or the system's limit is reached
+        return partial(find, *arguments)

@@ -3,6 +3,9 @@
 A product costs a fraction of comparing row by row, and rounds a little more. So it only chooses: the rows that may be
 among the k nearest of a query, as far as its rounding can tell. Their keys come from the same kernel as for a single
 query, and the answers are the same.
+
+FAISS multiplies, on as many threads as it was told to use in this thread. NumPy's products take all cores, and those
+of indexes that are built in the background took them from the queries beside.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -54,22 +58,23 @@ def _of_some(
         centre = _block(vectors, rows, 0)[0].mean(axis=0, dtype=np.float64).astype(np.float32)
         queries = queries - centre
     lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+    products = _Products(queries)
     limits = np.full(len(queries), np.inf)
     slack = np.zeros(len(queries))
     kept: _Hits = np.empty(0, np.intp), np.empty(0, np.int64), np.empty(0, np.float32)
     for at in range(0, len(rows), _BLOCK_ROWS):
         block, numbers = _block(vectors, rows, at)
-        keys, longest = _keys(space, queries, block, norms[numbers], centre)
+        keys, longest = _keys(space, products, block, norms[numbers], centre)
         # Later blocks may have longer rows: what was let in by a smaller slack before was let in by its own.
         slack = np.maximum(slack, _rounding(space, lengths, longest, queries.shape[1]))
         if not math.isfinite(float(keys.sum())):
             return None
         if not at and len(numbers) > k:  # else all of the first block would be hits
-            limits = np.partition(keys, k - 1, axis=1)[:, k - 1].astype(np.float64)
+            limits = np.partition(keys, k - 1, axis=0)[k - 1].astype(np.float64)
         # In float32, rounded up: a comparison with float64 would convert every key.
         highest = np.nextafter((limits + 2.0 * slack).astype(np.float32), np.float32(np.inf))
-        query, place = np.nonzero(keys <= highest[:, None])
-        hits = query, numbers[place], keys[query, place]
+        place, query = np.nonzero(keys <= highest)
+        hits = query, numbers[place], keys[place, query]
         kept, limits = _pruned(_joined(kept, hits), len(queries), k, slack)
         if len(kept[0]) > len(queries) * (_CROWD * k + _CROWD):
             return None
@@ -85,18 +90,38 @@ def _block(vectors: Floats, rows: Rows | range, at: int) -> tuple[Floats, Rows]:
     return vectors[part], part
 
 
-def _keys(space: str, queries: Floats, block: Floats, norms: Doubles, centre: Floats | None) -> tuple[Floats, float]:
-    """Keys of shape (queries, rows), without what is the same for all rows of a query; and the longest row."""
+class _Products:
+    """Products of some queries with blocks of rows, in one piece of memory."""
+
+    def __init__(self, queries: Floats) -> None:
+        count, dim = queries.shape
+        self._transform = faiss.LinearTransform(dim, count, False)
+        faiss.copy_array_to_vector(np.ascontiguousarray(queries).reshape(-1), self._transform.A)
+        self._transform.is_trained = True
+        self._out = np.empty((_BLOCK_ROWS, count), np.float32)
+
+    def with_rows(self, block: Floats) -> Floats:
+        """Shape (rows, queries), until the next block."""
+        block = np.ascontiguousarray(block)
+        out = self._out[: len(block)]
+        self._transform.apply_noalloc(len(block), faiss.swig_ptr(block), faiss.swig_ptr(out))
+        return out
+
+
+def _keys(
+    space: str, products: _Products, block: Floats, norms: Doubles, centre: Floats | None
+) -> tuple[Floats, float]:
+    """Keys of shape (rows, queries), without what is the same for all rows of a query; and the longest row."""
     if centre is not None:
         block = block - centre
         squared = np.einsum("ij,ij->i", block, block)
-        keys = queries @ block.T
+        keys = products.with_rows(block)
         keys *= -2.0
-        keys += squared
+        keys += squared[:, None]
         return keys, math.sqrt(float(squared.max()))
-    keys = queries @ block.T
+    keys = products.with_rows(block)
     if space == "cosine":
-        keys *= (-1.0 / norms).astype(np.float32)
+        keys *= (-1.0 / norms).astype(np.float32)[:, None]
         return keys, 1.0
     np.negative(keys, out=keys)
     return keys, float(norms.max())

@@ -38,7 +38,8 @@ LONGEST = 2_048
 """No longer list is tried: comparing that many exactly takes as long as many a scan."""
 _NESTED_STEP, _STEP = 1.12, 1.42
 """Ratios of one length to the next. Where lists are nested all lengths come with the longest one; others are searched
-one by one, and then twice more around the goal."""
+one by one, and then some more around the goal."""
+_CLOSER_LOOKS = 3
 _FIRST_LOOK = 400
 """Long enough for nearly every scan; a longer list is only looked at where this one does not reach everything."""
 KS = (10, 100)
@@ -257,13 +258,11 @@ class _Found:
 
     def narrow(self, k: int) -> None:
         """Look closer at where the goal is reached."""
-        for _ in range(2):
-            lengths = sorted(self._points[k])
-            end = shortest(self.curve(k), GOAL)
-            below = [length for length in lengths if end is not None and length < end]
-            if end is None or not below or (middle := round(math.sqrt(below[-1] * end))) in (below[-1], end):
+        for _ in range(_CLOSER_LOOKS):
+            length = shortest(self.curve(k), GOAL)
+            if length is None or length in self._points[k]:
                 return
-            self.measure(middle)
+            self.measure(length)
 
     def _add(self, k: int, length: int, hits: npt.NDArray[np.integer]) -> None:
         among = min(k, self._depth)

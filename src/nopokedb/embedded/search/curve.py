@@ -7,6 +7,7 @@ of the queries do worse than. There is one curve for 10 results and one for 100;
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -56,13 +57,22 @@ def decile_goal(target: float) -> float:
 
 
 def shortest(curve: Curve, target: float) -> int | None:
-    """The first length that reaches the target, None if none does."""
+    """The shortest length that reaches the target, None if none does.
+
+    Between a measured length that does not and the next, which does, the recall is taken to grow in proportion to the
+    logarithm of the length. It grows ever more slowly, so it is rather above that. What the worst decile misses at the
+    shorter one is not known to be found before the longer one.
+    """
     if target > HIGHEST:
         return None
     decile = decile_goal(target)
+    below = None
     for ef, recall, worst in curve:
         if recall >= target and worst >= decile:
+            if below is not None and below[2] >= decile:
+                ef = math.ceil(below[0] * (ef / below[0]) ** ((target - below[1]) / (recall - below[1])))
             return max(ef, _MIN_LENGTH) if target >= GOAL else ef
+        below = ef, recall, worst
     return None
 
 

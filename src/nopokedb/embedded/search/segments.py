@@ -93,6 +93,8 @@ class Segment:
         nothing else."""
         self.curves = {10: at_10, 100: at_100}
         self._lengths = {GOAL: (ef_at_10, ef_at_100)}
+        if at_10:
+            self._lengths[GOAL] = self._lengths_for(GOAL)
         self.recall = recall
 
     @property

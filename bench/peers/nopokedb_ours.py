@@ -68,6 +68,7 @@ class Backend(FilterPeer):
         self._db.add(vector, metadata)
 
     def finish(self) -> None:
+        self._db.optimize()  # a graph that nothing asks for would else be begun seconds later, among the queries
         settle(self._db)
 
     def open(self, folder: Path) -> None:

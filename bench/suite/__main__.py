@@ -37,6 +37,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--backends", nargs="+", choices=PEERS, metavar="NAME", help=f"of: {' '.join(PEERS)}")
     parser.add_argument("--without", nargs="+", choices=PEERS, default=[], metavar="NAME", help="all but these")
     parser.add_argument("--rebuild", nargs="+", choices=PEERS, default=[], metavar="NAME", help="databases made again")
+    parser.add_argument("--retune", nargs="+", choices=PEERS, default=[], metavar="NAME", help="settings found again")
     parser.add_argument("--folder", type=Path, help="where data, databases and results go; below .bench by default")
     parser.add_argument("--peers-python", type=Path, default=ROOT / ".venv-peers" / "bin" / "python")
     return parser.parse_args(argv)
@@ -55,6 +56,7 @@ def _run(arguments: argparse.Namespace, wanted: list[str], folder: Path) -> Run:
         may_build=not arguments.time,
         fresh=frozenset(fresh),
         rebuilt=frozenset(arguments.rebuild),
+        retuned=frozenset(arguments.retune),
     )
 
 
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.report:
         for name in wanted:
             parts.prepare_part(name, run)
-        run.rebuilt = frozenset()
+        run.rebuilt = run.retuned = frozenset()
         for name in () if arguments.prepare else wanted:
             parts.run_part(name, run)
     results = run.results()

@@ -32,7 +32,8 @@ GAUSSIAN = "gaussian"
 class Run(Ledger):
     """Where things lie, and how large they are.
 
-    `fresh` names the parts that are measured again; `rebuilt` the backends whose databases are made again for that.
+    `fresh` names the parts that are measured again; `rebuilt` the backends whose databases are made again for
+    that, and `retuned` those whose settings are looked for again in the databases there are.
     Without `may_build` only those are made, and what is not prepared is missing.
     """
 
@@ -44,6 +45,7 @@ class Run(Ledger):
     may_build: bool = True
     fresh: frozenset[str] = frozenset()
     rebuilt: frozenset[str] = frozenset()
+    retuned: frozenset[str] = frozenset()
 
     def data(self, count: int | None) -> Path:
         """The folder of the real embeddings, or of the Gaussian vectors for None; made on first need."""

@@ -30,7 +30,10 @@ def _found_or_made(
 ) -> Result | None:
     """The work of `prepare`, by one run at a time."""
     if database.exists() and backend not in run.rebuilt and (known := run.known(name, sizes)):
-        return known
+        if backend not in run.retuned:
+            return known
+        say(f"{name}: tuned again")
+        return run.measured(name, sizes, lambda: {**known, "points": _tuned(run, backend, folder, database)})
     if not (run.may_build or backend in run.rebuilt):
         run.lack(name, "not prepared")
         return None
@@ -45,13 +48,18 @@ def _built_and_tuned(run: Run, backend: str, folder: Path, database: Path) -> Re
     with run.child(backend, CHILD, folder, database) as child:
         about, built = child.ask("about"), child.ask("build")
         say(f"  built in {built['seconds']:.1f} s")
+    return {**about, "build": built, "points": _tuned(run, backend, folder, database)}
+
+
+def _tuned(run: Run, backend: str, folder: Path, database: Path) -> Result:
     with run.child(backend, CHILD, folder, database) as child:
         child.ask("open")
         points = child.ask("tune", targets=list(TARGETS), seconds=run.scale.recall_s)
         child.ask("close")
     for name, point in points.items():
         say(f"  {name}: {point['setting']} recall {point['recall']:.4f}")
-    return {**about, "build": built, "points": points}
+    tuned: Result = points
+    return tuned
 
 
 def _children(run: Run, names: list[str], folder: Path) -> dict[str, Conversation]:

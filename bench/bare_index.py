@@ -54,7 +54,7 @@ def _graph_calls(index: Any, vectors: Floats, ef: int) -> Callable[[Floats], Non
     graph = index._index
 
     def call(query: Floats) -> None:
-        graph.search_batch(query[None], places_for(K), ef, num_threads=1)
+        graph.search_batch(query[None], places_for(K, ef), ef, num_threads=1)
 
     return call
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,9 +114,40 @@ def test_the_beginning_of_a_graphs_list_is_enough(
             assert np.isin(nearest[np.isin(nearest, places)], found).all()
             best = segment.best(prepared, 300, k, vectors)
             shorter += len(found) < 60
-            if best is not None:
-                assert len(np.unique(best)) == len(best) and np.isin(nearest, best).all()
+            assert best is not None
+            assert len(np.unique(best)) == len(best) and np.isin(nearest, best).all()
     assert make is not gaussian or shorter == 2 * len(queries)
+
+
+@pytest.mark.skipif(not symphony.available(), reason="rabitqlib has no wheel for this system")
+@pytest.mark.parametrize("equals", [0, 5, 600])
+def test_each_list_of_a_graph_is_asked_for_once(equals: int, rng: np.random.Generator) -> None:
+    """Few places, and all of the list only where few cannot tell the k best from others; for one question or many."""
+    vectors = gaussian(rng, 1500, 64)
+    vectors[:equals] = vectors[0]
+    segment = build_segment("symphony", 0, vectors, BuildOptions("l2"))
+    assert isinstance(segment._index, symphony.Symphony)
+    library, asked = segment._index._index, []
+
+    class Noted:
+        dim, num_points = library.dim, library.num_points
+
+        def search_batch(self, queries: np.ndarray, places: int, ef: int, num_threads: int) -> Any:
+            asked.append((places, ef))
+            return library.search_batch(queries, places, ef, num_threads=num_threads)
+
+    segment._index._index = Noted()
+    expected = [(36, 300)] if equals < 30 else [(36, 300), (300, 300)]
+    found = segment.best(vectors[:1], 300, 10, vectors)
+    assert found is not None and (len(found) > 36) == (len(expected) > 1) and asked == expected
+    asked.clear()
+    width = segment.search(vectors[[0, -1]], 300, None, 10).shape[1]
+    assert (width > 36) == (len(expected) > 1) and asked == expected
+    asked.clear()
+    assert 10 <= segment.search(vectors[:2], 20, None, 10).shape[1] <= 20 and asked == [(20, 20)]
+    asked.clear()
+    assert segment.search(vectors[:2], 20, None, 30).shape == (2, 20) and asked == [(20, 20)]
+    assert segment.best(vectors[:1], 20, 30, vectors) is None
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 
 from nopokedb.distances import Floats
-from nopokedb.embedded.search.index import FaissIndex, deserialized, places_for
+from nopokedb.embedded.search.index import FaissIndex, deserialized
 from nopokedb.embedded.search.options import BuildOptions
 
 NEEDS_HOLDOUT = True
@@ -28,16 +28,14 @@ _CHUNK_ROWS = 4_096
 class Hnsw(FaissIndex):
     """The graph, with the vectors in it."""
 
+    _by_vectors = True
+
     def _parameters(self, ef: int, selector: Any) -> Any:
         out = faiss.SearchParametersHNSW()
         out.efSearch = ef
         if selector is not None:
             out.sel = selector
         return out
-
-    def _enough_for(self, k: int, ef: int) -> int:
-        """Lists are in the order of the vectors themselves."""
-        return places_for(k)
 
     def bytes_for(self, ef: int) -> int:
         """For each place of the list the node, its links and the vectors of about half of its neighbours, as the others

@@ -41,7 +41,7 @@ class Index(Protocol):
     def best(self, query: Floats, ef: int, k: int) -> tuple[Rows, float] | None:
         """Of one query (1, dim) the positions of the k best in a list of `ef`, and of what float32 cannot tell from
         them; and what none of them exceeds: the squared distance, or minus the dot product. None where the index ranks
-        by something else, or float32 cannot tell."""
+        by something else, or does not find k."""
         ...
 
     def add(self, vectors: Floats) -> None: ...
@@ -82,6 +82,8 @@ class FaissIndex:
     """An index of FAISS that takes a bitmap while it searches."""
 
     grows = True
+    _by_vectors = False
+    """Whether lists are in the order of the vectors themselves."""
 
     def __init__(self, index: Any) -> None:
         self._index = index
@@ -93,7 +95,7 @@ class FaissIndex:
     def search(self, queries: Floats, ef: int, bits: Bits | None, k: int | None = None) -> Rows:
         queries = fit(queries, self._index.d)
         ef = min(ef, self.count)
-        wanted = ef if k is None else min(ef, self._enough_for(k, ef))
+        wanted = places_for(k, ef) if self._by_vectors and k is not None else ef
         found = np.empty((len(queries), wanted), np.float32)
         rows = np.empty((len(queries), wanted), np.int64)
         selector = None
@@ -111,10 +113,6 @@ class FaissIndex:
     def best(self, query: Floats, ef: int, k: int) -> tuple[Rows, float] | None:
         return None
 
-    def _enough_for(self, k: int, ef: int) -> int:
-        """The places of a list of `ef` that may have the k best."""
-        return ef
-
     def add(self, vectors: Floats) -> None:
         self._index.add(fit(vectors, self._index.d))
 
@@ -123,10 +121,10 @@ class FaissIndex:
         return data
 
 
-def places_for(k: int) -> int:
-    """How many places of a list that is ordered by float32 distances have the k best: what those order wrongly are
-    near-duplicates, which are few around the k-th."""
-    return 2 * k + 16
+def places_for(k: int, ef: int) -> int:
+    """How many places of a list of `ef` that is ordered by float32 distances have the k best: what those order wrongly
+    are near-duplicates, which are few around the k-th."""
+    return min(2 * k + 16, ef)
 
 
 def deserialized(data: memoryview) -> Any:

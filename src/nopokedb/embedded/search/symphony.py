@@ -88,8 +88,8 @@ class Symphony:
         threads = 1 if len(queries) == 1 else faiss.omp_get_max_threads()
         queries = fit(queries, self._index.dim) * self._scale
         try:
-            if passing is None and k is not None and (found := self._beginning(queries, ef, k, threads)) is not None:
-                return found[0]
+            if passing is None and k is not None:
+                return self._beginning(queries, ef, min(k, ef), threads)[0]
             positions, _ = self._index.search_batch(queries, asked, asked, num_threads=threads)
         except RuntimeError:  # a query so far away that its distances are not finite: nothing is proposed for it
             return self._one_by_one(queries, ef, bits)
@@ -106,26 +106,26 @@ class Symphony:
         return distance + unit * distance + 2.5e-7 * math.sqrt(dim * distance) + 1e-13 * dim
 
     def best(self, query: Floats, ef: int, k: int) -> tuple[Rows, float] | None:
-        scaled = fit(query, self._index.dim) * self._scale
+        ef = min(ef, self.count)
+        if k > ef:
+            return None
         try:
-            found = self._beginning(scaled, min(ef, self.count), k, 1)
+            positions, (limit,) = self._beginning(fit(query, self._index.dim) * self._scale, ef, k, 1)
         except RuntimeError:
             return None
-        if found is None:
-            return None
-        positions, (limit,) = found
         return positions[0], (limit - 1.0 if self._by_products else limit) / float(self._scale) ** 2
 
-    def _beginning(self, scaled: Floats, ef: int, k: int, threads: int) -> tuple[Rows, list[float]] | None:
-        """Of lists of `ef` the places, shape (n, m), that have the k best of each query, and the distance up to which
-        they are told from the others; None where float32 cannot tell."""
-        places = places_for(k)
-        if places >= ef:
-            return None
-        positions, distances = self._index.search_batch(scaled, places, ef, num_threads=threads)
-        limits = list(map(self._limit, scaled, distances[:, k - 1].tolist()))
-        width = max(map(_places_up_to, distances, limits))
-        return None if width == places else (positions[:, :width].astype(np.int64), limits)
+    def _beginning(self, scaled: Floats, ef: int, k: int, threads: int) -> tuple[Rows, list[float]]:
+        """Of lists of `ef` (at least k) the places, shape (n, m), that have the k best of each query, and the distance
+        up to which float32 cannot tell others from these. Few places are asked for; all, where few end before it."""
+        places = places_for(k, ef)
+        while True:
+            positions, distances = self._index.search_batch(scaled, places, ef, num_threads=threads)
+            limits = list(map(self._limit, scaled, distances[:, k - 1].tolist()))
+            width = max(map(_places_up_to, distances, limits))
+            if width < places or places == ef:
+                return positions[:, :width].astype(np.int64), limits
+            places = ef
 
     def _one_by_one(self, queries: Floats, ef: int, bits: Bits | None) -> Rows:
         none = np.full((1, ef), -1, np.int64)

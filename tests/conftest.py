@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from server.process import ServerProcess
 from servers import Server, programs
+from unit_vectors import DIM
 
 from nopokedb import NoPokeDB, NotSupportedError, drop_collection, list_collections
 from nopokedb.embedded import sealing, upkeep
@@ -172,3 +173,9 @@ def open_db(engine: dict[str, Any]) -> Iterator[Callable[..., NoPokeDB]]:
     yield open_
     for db in opened:
         db.close()
+
+
+@pytest.fixture
+def db(open_db: Callable[..., NoPokeDB]) -> NoPokeDB:
+    """An empty collection."""
+    return open_db(dim=DIM)

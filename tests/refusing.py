@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reading_back import EVERYTHING
 
 from nopokedb import (
     NoPokeDB,
     NoPokeError,
 )
-from nopokedb.records import Part
 
 DIM = 4
 GOOD = [1.0, 2.0, 3.0, 4.0]
 OTHER = [4.0, 3.0, 2.0, 1.0]
-PARTS: tuple[Part, ...] = ("metadata", "vector", "text")
 Call = Callable[[NoPokeDB], object]
 Open = Callable[..., NoPokeDB]
 
@@ -45,7 +44,7 @@ def state(db: NoPokeDB) -> dict[str, Any]:
         "lsn": db.stats().lsn,
         "records": [
             (type(record.id), record.id, json.dumps(record.metadata), record.vector.tobytes(), record.text)
-            for record in db.scan(include=PARTS)
+            for record in db.scan(include=EVERYTHING)
             if record.vector is not None
         ],
         "log": files_of(Path(db.path) / "oplog"),

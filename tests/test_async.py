@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from unit_vectors import DIM, A, B, C
 
 from nopokedb import (
     AsyncNoPokeDB,
@@ -25,10 +26,6 @@ from nopokedb import (
 
 pytestmark = pytest.mark.engines
 
-DIM = 4
-A = [1.0, 0.0, 0.0, 0.0]
-B = [0.0, 1.0, 0.0, 0.0]
-C = [0.0, 0.0, 1.0, 0.0]
 T = TypeVar("T")
 
 NO_TWIN = {

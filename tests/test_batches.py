@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from reading_back import dump, float32, ids_of, stored
+from unit_vectors import DIM, A, B, C
 
 from nopokedb import (
     BatchTooLargeError,
@@ -26,17 +27,7 @@ from nopokedb import (
 from nopokedb.distribution import install_hint
 
 pytestmark = pytest.mark.engines
-DIM = 4
-A = [1.0, 0.0, 0.0, 0.0]
-B = [0.0, 1.0, 0.0, 0.0]
-C = [0.0, 0.0, 1.0, 0.0]
 Open = Callable[..., NoPokeDB]
-
-
-@pytest.fixture
-def db(open_db: Open) -> NoPokeDB:
-    """An empty collection."""
-    return open_db(dim=DIM)
 
 
 @pytest.fixture

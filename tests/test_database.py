@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reading_back import dump, float32, ids_of, stored
+from reading_back import EVERYTHING, dump, float32, ids_of, stored
+from unit_vectors import DIM, A, B, C
 
 from nopokedb import (
     DuplicateIdError,
@@ -18,21 +19,9 @@ from nopokedb import (
     NoPokeDB,
     Record,
 )
-from nopokedb.records import Part
 
 pytestmark = pytest.mark.engines
-DIM = 4
-A = [1.0, 0.0, 0.0, 0.0]
-B = [0.0, 1.0, 0.0, 0.0]
-C = [0.0, 0.0, 1.0, 0.0]
-EVERYTHING: tuple[Part, ...] = ("metadata", "vector", "text")
 Open = Callable[..., NoPokeDB]
-
-
-@pytest.fixture
-def db(open_db: Open) -> NoPokeDB:
-    """An empty collection."""
-    return open_db(dim=DIM)
 
 
 # --- adding and getting --------------------------------------------------------------------------------------

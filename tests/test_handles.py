@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reading_back import dump, ids_of
+from unit_vectors import DIM, A, B, C
 
 from nopokedb import (
     ClosedError,
@@ -19,17 +20,7 @@ from nopokedb import (
 )
 
 pytestmark = pytest.mark.engines
-DIM = 4
-A = [1.0, 0.0, 0.0, 0.0]
-B = [0.0, 1.0, 0.0, 0.0]
-C = [0.0, 0.0, 1.0, 0.0]
 Open = Callable[..., NoPokeDB]
-
-
-@pytest.fixture
-def db(open_db: Open) -> NoPokeDB:
-    """An empty collection."""
-    return open_db(dim=DIM)
 
 
 @pytest.mark.engines(without=("rest", "grpc"))

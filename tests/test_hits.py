@@ -8,27 +8,18 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from reading_back import EVERYTHING
+from unit_vectors import DIM, A, B, C
 
 from nopokedb import (
     Hit,
     NoPokeDB,
 )
-from nopokedb.records import Part, id_order
+from nopokedb.records import id_order
 
 pytestmark = pytest.mark.engines
-DIM = 4
-A = [1.0, 0.0, 0.0, 0.0]
-B = [0.0, 1.0, 0.0, 0.0]
-C = [0.0, 0.0, 1.0, 0.0]
 SPACES = ("cosine", "l2", "ip")
-EVERYTHING: tuple[Part, ...] = ("metadata", "vector", "text")
 Open = Callable[..., NoPokeDB]
-
-
-@pytest.fixture
-def db(open_db: Open) -> NoPokeDB:
-    """An empty collection."""
-    return open_db(dim=DIM)
 
 
 def distances_in_float64(space: str, query: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -6,27 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from reading_back import ids_of
+from reading_back import EVERYTHING, ids_of
+from unit_vectors import DIM, A, B, C
 
 from nopokedb import (
     NoPokeDB,
     Record,
 )
-from nopokedb.records import Part, id_order
+from nopokedb.records import id_order
 
 pytestmark = pytest.mark.engines
-DIM = 4
-A = [1.0, 0.0, 0.0, 0.0]
-B = [0.0, 1.0, 0.0, 0.0]
-C = [0.0, 0.0, 1.0, 0.0]
-EVERYTHING: tuple[Part, ...] = ("metadata", "vector", "text")
 Open = Callable[..., NoPokeDB]
-
-
-@pytest.fixture
-def db(open_db: Open) -> NoPokeDB:
-    """An empty collection."""
-    return open_db(dim=DIM)
 
 
 MIXED_IDS: list[int | str] = [5, "b", -3, "a", 0, "10", 2**63 - 1, "é", "Z", -(2**63), "1", 10, "aa", "😀", "\uffff", 1]

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import order
+from reading_back import EVERYTHING, dump
 
 from nopokedb import (
     DuplicateIdError,
@@ -36,11 +37,6 @@ from nopokedb import (
 Open = Callable[..., NoPokeDB]
 DIM = 3
 VECTORS = np.arange(1, 13, dtype=np.float32).reshape(4, DIM)
-PARTS = ("metadata", "vector", "text")
-
-
-def records_of(db: NoPokeDB) -> list[Record]:
-    return list(db.scan(include=PARTS))  # type: ignore[arg-type]
 
 
 def books(kind: str) -> Any:
@@ -85,7 +81,7 @@ def test_a_table_becomes_records(open_db: Open, kind: str) -> None:
     """Columns are found by name, the rest is metadata, empty cells are keys that are not there; ints keep 64 bits."""
     db = open_db(dim=DIM)
     assert db.add_many(books(kind), id_column="isbn", vector_column="embedding", text_column="title") == list("abcd")
-    assert records_of(db) == BOOKS
+    assert dump(db) == BOOKS
     assert type(db["c"].metadata["year"]) is int  # type: ignore[index]
 
 
@@ -98,7 +94,7 @@ def test_a_table_is_upserted(open_db: Open, kind: str) -> None:
     db.upsert_many(books(kind), **names)
     expected = [*BOOKS]
     expected[1] = Record("b", BOOKS[1].metadata, VECTORS[1], "kept")
-    assert records_of(db) == expected
+    assert dump(db) == expected
     db.upsert("b", metadata={"old": 1, "price": 0.5})
     db.upsert_many(books(kind), **names, merge=True)
     assert db.get("b") == {"old": 1, "price": 2.0, "tags": []}
@@ -132,14 +128,14 @@ def test_missing_values(open_db: Open) -> None:
         }
     )
     db.add_many(frame)
-    assert [record.metadata for record in records_of(db)] == [
+    assert [record.metadata for record in dump(db)] == [
         {"float": 1.0, "object": {"a": None}, "time": "2024-05-01T00:00:00", "zone": "2024-05-01T10:00:00.000000Z"},
         {},
         {},
         {"float": 2.0},
     ]
     db.add_many(pa.table({"vector": VECTORS.tolist(), "f": [float("nan"), 1.0, None, 2.0]}), progress=True)
-    assert [record.metadata for record in records_of(db)][4:] == [{}, {"f": 1.0}, {}, {"f": 2.0}]
+    assert [record.metadata for record in dump(db)][4:] == [{}, {"f": 1.0}, {}, {"f": 2.0}]
 
 
 class OnlyDLPack:
@@ -175,7 +171,7 @@ def test_arrays_of_others(open_db: Open, wrapped: Callable[[np.ndarray], Any]) -
     db.add(wrapped(VECTORS[0]))
     assert db.add_many(wrapped(VECTORS[1:])) == [1, 2, 3]
     db.upsert_many([0, 1], wrapped(VECTORS[2:].astype(np.float64)))
-    assert [record.vector.tolist() for record in records_of(db)] == VECTORS[[2, 3, 2, 3]].tolist()  # type: ignore[union-attr]
+    assert [record.vector.tolist() for record in dump(db)] == VECTORS[[2, 3, 2, 3]].tolist()  # type: ignore[union-attr]
     assert db.query(wrapped(VECTORS[3]), k=1)[0].id == 1
     assert len(db.query_many(wrapped(VECTORS), k=1)) == 4
     with pytest.raises(InvalidVectorError, match="another device"):
@@ -189,10 +185,10 @@ def test_series_and_arrow_arrays_as_columns(open_db: Open) -> None:
     frame, polar = table.to_pandas(), pl.from_arrow(table)
     assert isinstance(polar, pl.DataFrame)
     db.add_many(table["v"], ids=table["i"], texts=table["t"])
-    expected = records_of(db)
+    expected = dump(db)
     for columns in (frame, polar):
         db.upsert_many(columns["i"], columns["v"], texts=columns["t"])
-        assert records_of(db) == expected
+        assert dump(db) == expected
     assert expected[1] == Record(2, {}, VECTORS[1])
 
 
@@ -332,7 +328,7 @@ def test_there_and_back(
     vectors = [data.draw(st.lists(numbers, min_size=DIM, max_size=DIM)) for _ in given_ids]
     one.add_many(vectors, given_metadatas, ids=given_ids, texts=texts)
     two.add_many(through(one))
-    assert_same_records(records_of(two), records_of(one))
+    assert_same_records(dump(two), dump(one))
 
 
 @pytest.mark.parametrize(
@@ -362,10 +358,10 @@ def test_only_what_comes_back_equal_is_a_column(open_db: Open, values: list[Any]
     table = to_arrow(db)
     assert (str(table.schema.field("a").type) if "a" in table.column_names else None) == kind
     for through in (to_arrow, to_pandas, to_polars):
-        copy = {record.id: record for record in records_of(db)}
+        copy = {record.id: record for record in dump(db)}
         db.delete_many(list(copy))
         db.add_many(through(list(copy.values())))
-        assert_same_records(records_of(db), list(copy.values()))
+        assert_same_records(dump(db), list(copy.values()))
 
 
 @pytest.mark.engines
@@ -387,9 +383,9 @@ def test_a_collection_as_a_table(open_db: Open, tmp_path: Path) -> None:
     }
     with NoPokeDB(dim=DIM, path=tmp_path / "copy") as copy:
         copy.add_many(table)
-        assert_same_records(records_of(copy), records_of(db))
+        assert_same_records(dump(copy), dump(db))
         copy.upsert_many(to_pandas(db))
-        assert_same_records(records_of(copy), records_of(db))
+        assert_same_records(dump(copy), dump(db))
     assert to_arrow(db.scan({"b": True}, include=())).column_names == ["id"]
     frame = to_pandas(db)
     assert frame["id"].tolist() == sorted([5, "5", -1, "é"], key=order)
@@ -465,7 +461,7 @@ def test_how_things_look(open_db: Open) -> None:
     db = open_db(dim=DIM)
     evil = "<script>alert(1)</script>"
     db.add(VECTORS[0], {evil: evil, "long": "x" * 10_000}, id=evil, text=evil)
-    record, hit = db[evil], db.query(VECTORS[0], include=PARTS)[0]
+    record, hit = db[evil], db.query(VECTORS[0], include=EVERYTHING)[0]
     groups = db.query(VECTORS[0], group_by=evil)
     for shown in (db, record, hit, groups[0]):
         page = shown._repr_html_()

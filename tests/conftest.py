@@ -21,7 +21,7 @@ from servers import Server, programs
 from unit_vectors import DIM
 
 from nopokedb import NoPokeDB, NotSupportedError, drop_collection, list_collections
-from nopokedb.embedded import sealing, upkeep
+from nopokedb.embedded import new_generation, sealing, upkeep
 from nopokedb.embedded.search.curve import Cost
 
 ENGINES = ("embedded", "postgres", "rest", "grpc")
@@ -50,6 +50,12 @@ def quick_sealing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing, "SEAL_ROWS", 1024)
     monkeypatch.setattr(upkeep, "PAUSE_S", 0.0)
     monkeypatch.setattr(Cost, "list_us", lambda self, length: 1e-3 * length)
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new generation is made in so small slices that a few hundred records are many."""
+    monkeypatch.setattr(new_generation, "SLICE_RECORDS", 16)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damaging import Dump, closed_and_killed
 from hypothesis import HealthCheck, settings
 from server.process import ServerProcess
 from servers import Server, programs
@@ -78,6 +79,25 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+# --- collections to damage -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def sound_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Dump]]:
+    """Those of `closed_and_killed`, made once; a test damages a copy."""
+    return closed_and_killed(tmp_path_factory.mktemp("folders"))
+
+
+@pytest.fixture(params=["closed", "killed"])
+def folder(
+    request: pytest.FixtureRequest, tmp_path: Path, sound_folders: dict[str, tuple[Path, Dump]]
+) -> tuple[Path, Dump]:
+    """A copy of each, with its content."""
+    source, content = sound_folders[request.param]
+    shutil.copytree(source, tmp_path / "db")
+    return tmp_path / "db", content
 
 
 # --- engines: tests with the mark run once on each -------------------------------------------------------------

@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nopokedb import DuplicateIdError, InvalidIdError, InvalidInputError, InvalidMetadataError
+from nopokedb.metadata_json import decode_metadata, encode_metadata, merge_metadata
 from nopokedb.records import (
     check_choice,
     check_id,
@@ -25,10 +26,7 @@ from nopokedb.records import (
     check_int,
     check_lengths,
     check_text,
-    decode_metadata,
-    encode_metadata,
     id_order,
-    merge_metadata,
 )
 
 # Any code point that UTF-8 has: all but the surrogates.

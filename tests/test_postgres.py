@@ -25,9 +25,9 @@ from nopokedb import (
     list_collections,
 )
 from nopokedb.filters import each_test, holds
+from nopokedb.metadata_json import decode_metadata, encode_metadata
 from nopokedb.postgres import codec, text, vector_index
 from nopokedb.postgres.filter_sql import condition_of
-from nopokedb.records import decode_metadata, encode_metadata
 from nopokedb.where import parse_filter
 
 pytestmark = pytest.mark.engines("postgres")

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from model import Model, assert_answers, assert_same
 
 from nopokedb import DuplicateIdError, InvalidInputError, NoPokeDB, drop_collection
-from nopokedb.records import merge_metadata
+from nopokedb.metadata_json import merge_metadata
 
 DIM = 3
 keys = st.one_of(st.integers(-3, 12), st.sampled_from(["a", "b", "1", "é", "\0"]))

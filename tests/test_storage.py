@@ -22,7 +22,7 @@ from nopokedb.embedded.storage.lock import SERVING, Published, ReaderLock, Write
 from nopokedb.embedded.storage.manifest import Manifest, SegmentFile, Settings, read_manifest, write_manifest
 from nopokedb.embedded.storage.metadata import MetadataReader, MetadataWriter
 from nopokedb.errors import CorruptionError, DatabaseLockedError
-from nopokedb.records import encode_metadata
+from nopokedb.metadata_json import encode_metadata
 
 
 def frame_of(metadatas: list[bytes], ids: list[int | str], texts: list[str | None], label: int, lsn: int) -> Frame:

@@ -17,21 +17,14 @@ from nopokedb.errors import ClosedError, InvalidInputError
 from nopokedb.insight.methods import Insight
 from nopokedb.intake import BulkKind, Columns, Intake, progress_bar, which_records, write_all
 from nopokedb.keeping import Keeping, checked_name
+from nopokedb.metadata_json import encode_metadata
 from nopokedb.notebook import html_table
 from nopokedb.opening import TIMEOUT_S, Opening, check_arguments, check_connection, open_place, resolve_place
 from nopokedb.plan import Plan
 from nopokedb.question import MAX_EF, Asker, check_fields, indexable
 from nopokedb.reading import MISSING, one_id
 from nopokedb.recall import Recall
-from nopokedb.records import (
-    Durability,
-    Id,
-    IndexKind,
-    Part,
-    Space,
-    check_int,
-    encode_metadata,
-)
+from nopokedb.records import Durability, Id, IndexKind, Part, Space, check_int
 from nopokedb.tables.taking import parts_of
 from nopokedb.transfer.layout import Layout
 from nopokedb.where import Where

@@ -25,6 +25,7 @@ from nopokedb.errors import (
     NoPokeError,
 )
 from nopokedb.filters import And, Filter
+from nopokedb.metadata_json import encode_metadata
 from nopokedb.records import (
     MAX_BATCH_BYTES,
     Id,
@@ -36,7 +37,6 @@ from nopokedb.records import (
     check_text,
     check_vector,
     check_vectors,
-    encode_metadata,
 )
 from nopokedb.where import Where, parse_filter
 

@@ -25,10 +25,11 @@ import numpy as np
 
 from nopokedb.database import NoPokeDB
 from nopokedb.errors import ArchiveError, InvalidInputError
+from nopokedb.metadata_json import encode_metadata
 from nopokedb.moving.hnswlib_file import HEADER, read_head
 from nopokedb.moving.origin import damaged, open_sqlite
 from nopokedb.opening import resolve_folder
-from nopokedb.records import Id, Space, Vectors, check_choice, check_id, check_vector, encode_metadata
+from nopokedb.records import Id, Space, Vectors, check_choice, check_id, check_vector
 
 INDEX_NAME, METADATA_NAME, LOG_NAME = "hnsw_index.bin", "metadata.db", "oplog.jsonl"
 _UNIT_SLACK = 1e-3

@@ -23,8 +23,9 @@ from nopokedb.engine import Query
 from nopokedb.errors import RecordNotFoundError
 from nopokedb.filters import Filter, group_keys, nodes_at
 from nopokedb.fusion import reciprocal_rank, weighted
+from nopokedb.metadata_json import decode_metadata
 from nopokedb.ranking import SIDE_FACTOR, SIDE_LENGTH, AnyRanking, GroupKey
-from nopokedb.records import Hit, Id, Vectors, decode_metadata, id_order
+from nopokedb.records import Hit, Id, Vectors, id_order
 from nopokedb.text_query import TextQuery
 
 _SPARE_TIES = 16

@@ -30,8 +30,8 @@ from nopokedb.embedded.store import Store
 from nopokedb.engine import Query
 from nopokedb.errors import CorruptionError
 from nopokedb.filters import Filter
+from nopokedb.metadata_json import decode_metadata as decode
 from nopokedb.records import Hit, Id, Part, Record, Vectors, id_order
-from nopokedb.records import decode_metadata as decode
 
 Position: TypeAlias = tuple[Id, int]
 """A place in the order of ids and, within one id, of labels."""

@@ -18,14 +18,8 @@ from nopokedb.embedded.storage.frames import Frame
 from nopokedb.embedded.storage.metadata import MetadataReader
 from nopokedb.engine import Write
 from nopokedb.errors import DuplicateIdError, InvalidInputError
-from nopokedb.records import (
-    Id,
-    Vectors,
-    check_batch_bytes,
-    decode_metadata,
-    encode_metadata,
-    merge_metadata,
-)
+from nopokedb.metadata_json import decode_metadata, encode_metadata, merge_metadata
+from nopokedb.records import Id, Vectors, check_batch_bytes
 
 _MAX_AUTO_ID = 2**63 - 1
 

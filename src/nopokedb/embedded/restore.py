@@ -26,7 +26,8 @@ from nopokedb.embedded.storage.files import has_room
 from nopokedb.embedded.storage.frames import Frame, decode_frame, encode_frame
 from nopokedb.engine import Write
 from nopokedb.errors import ArchiveError, InvalidInputError
-from nopokedb.records import Id, check_ids, check_text, check_vectors, decode_metadata, encode_metadata
+from nopokedb.metadata_json import decode_metadata, encode_metadata
+from nopokedb.records import Id, check_ids, check_text, check_vectors
 
 _ROOM = 1.5
 """Free space asked for, in sizes of what the files unpack to: columns, SQLite with its index, and the log meanwhile."""

@@ -23,7 +23,8 @@ from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.engine import Order
 from nopokedb.errors import InvalidInputError
 from nopokedb.filters import Filter, Path, Scalar, elements_of, nodes_at, typed
-from nopokedb.records import Id, Part, Record, check_id, decode_metadata, id_order
+from nopokedb.metadata_json import decode_metadata
+from nopokedb.records import Id, Part, Record, check_id, id_order
 
 _FEW = 16
 """Where less than one in so many labels passes, looking them up is cheaper than walking the index on ids."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import orjson
 
 from nopokedb.errors import ArchiveError, InvalidInputError
-from nopokedb.records import Id, Record, encode_metadata
+from nopokedb.metadata_json import encode_metadata
+from nopokedb.records import Id, Record
 from nopokedb.transfer.formats import format_of, open_source
 from nopokedb.transfer.layout import Layout, record_of
 from nopokedb.transfer.rows import Row

@@ -17,20 +17,10 @@ import numpy.typing as npt
 from nopokedb.copying import Advance, Side, batches, between, last_record, side, write_batch
 from nopokedb.database import NoPokeDB, engine_of
 from nopokedb.errors import CollectionNotFoundError, InvalidInputError
+from nopokedb.metadata_json import encode_metadata
 from nopokedb.moving.beside import Beside
 from nopokedb.moving.origin import Origin
-from nopokedb.records import (
-    Id,
-    Record,
-    Space,
-    check_choice,
-    check_id,
-    check_int,
-    check_text,
-    check_vector,
-    encode_metadata,
-    id_order,
-)
+from nopokedb.records import Id, Record, Space, check_choice, check_id, check_int, check_text, check_vector, id_order
 
 Program: TypeAlias = Literal["chroma", "qdrant", "faiss", "hnswlib", "usearch", "sqlite-vec", "lancedb", "legacy"]
 PROGRAMS: tuple[Program, ...] = get_args(Program)

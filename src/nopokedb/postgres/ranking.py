@@ -19,6 +19,7 @@ from nopokedb.engine import Query
 from nopokedb.errors import RecordNotFoundError
 from nopokedb.filters import Filter, group_keys, nodes_at
 from nopokedb.fusion import reciprocal_rank, weighted
+from nopokedb.metadata_json import decode_metadata
 from nopokedb.postgres import text as text_search
 from nopokedb.postgres.codec import id_of, key_of, unescape, vectors_of
 from nopokedb.postgres.connections import Connection
@@ -27,7 +28,7 @@ from nopokedb.postgres.nearest import Nearest
 from nopokedb.postgres.reading import PART_COLUMNS
 from nopokedb.postgres.schema import Collection
 from nopokedb.ranking import SIDE_FACTOR, SIDE_LENGTH, AnyRanking, GroupKey
-from nopokedb.records import Hit, Id, Vectors, decode_metadata
+from nopokedb.records import Hit, Id, Vectors
 from nopokedb.text_query import TextQuery
 
 

@@ -16,11 +16,12 @@ from psycopg.rows import TupleRow
 from nopokedb.engine import Order
 from nopokedb.errors import InvalidInputError
 from nopokedb.filters import Filter, Path, Scalar
+from nopokedb.metadata_json import decode_metadata
 from nopokedb.postgres.codec import escape, id_of, key_of, shown_scalar, unescape, vectors_of
 from nopokedb.postgres.connections import Connection, Connections
 from nopokedb.postgres.filter_sql import Condition, condition_of, json_path
 from nopokedb.postgres.schema import Collection
-from nopokedb.records import Id, Part, Record, check_id, decode_metadata
+from nopokedb.records import Id, Part, Record, check_id
 
 _PAGE = 1_000
 _MISSING = 3

@@ -22,13 +22,14 @@ from psycopg import sql
 
 from nopokedb.engine import Write
 from nopokedb.errors import DuplicateIdError, InvalidInputError, NoPokeError, OutcomeUnknownError, UnavailableError
+from nopokedb.metadata_json import decode_metadata, encode_metadata, merge_metadata
 from nopokedb.postgres.codec import escape, fields_of, id_of, key_of, vector_bytes
 from nopokedb.postgres.connections import Connection, Connections, Raw, TryAgain, lost
 from nopokedb.postgres.filter_sql import Condition, condition_of
 from nopokedb.postgres.schema import Collection
 from nopokedb.postgres.text import Indexer
 from nopokedb.postgres.write_sql import BINARY_TYPES, statements
-from nopokedb.records import Id, check_batch_bytes, decode_metadata, encode_metadata, merge_metadata
+from nopokedb.records import Id, check_batch_bytes
 
 Results: TypeAlias = list[list[Id] | int]
 

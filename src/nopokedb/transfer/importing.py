@@ -18,7 +18,8 @@ import orjson
 from nopokedb.database import NoPokeDB, engine_of
 from nopokedb.embedded.storage.files import sync_folder
 from nopokedb.errors import CollectionNotFoundError, InvalidInputError, NoPokeError
-from nopokedb.records import MAX_DIM, Id, Record, Space, check_choice, check_int, encode_metadata
+from nopokedb.metadata_json import encode_metadata
+from nopokedb.records import MAX_DIM, Id, Record, Space, check_choice, check_int
 from nopokedb.transfer.formats import format_of, open_source
 from nopokedb.transfer.journal import Journal, Pending, State
 from nopokedb.transfer.layout import Candidate, Layout, Reader, columns_of, vector_of

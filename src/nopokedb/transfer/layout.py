@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 
 from nopokedb.errors import InvalidIdError, InvalidInputError, InvalidMetadataError, InvalidVectorError
-from nopokedb.records import Id, Vectors, check_id, check_text, check_vector, encode_metadata, shown
+from nopokedb.metadata_json import encode_metadata
+from nopokedb.records import Id, Vectors, check_id, check_text, check_vector, shown
 from nopokedb.transfer.rows import Row, id_of_text
 
 IdType = Literal["auto", "int", "str"]

@@ -29,7 +29,7 @@ import apsw
 import orjson
 
 from nopokedb.filters import Range, Test, holds, like_pattern, range_of, typed
-from nopokedb.records import decode_metadata
+from nopokedb.metadata_json import decode_metadata
 
 _LIST = "v >= '[' AND v < '\\'"
 """v may be a list as JSON text. A str that begins so goes the same way: json_each gives it back as one element."""

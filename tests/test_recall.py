@@ -127,13 +127,15 @@ def test_a_manifest_without_curves_opens(open_db: Callable[..., NoPokeDB], rng: 
 
 
 def test_what_a_curve_says() -> None:
-    """The first length that serves the mean and the worst tenth, between points that serve the latter by proportion; a
-    floor from 0.99 on; nothing above what is told."""
+    """The first length that serves the mean and the worst tenth, or one in proportion before it where the recall grows
+    ever more slowly; a floor from 0.99 on; nothing above what is told."""
     assert curve.GOAL == DEFAULT_RECALL
     points = ((10, 0.7, 0.1), (20, 0.91, 0.5), (30, 0.92, 0.7), (40, 0.992, 1.0), (90, 0.9995, 1.0))
-    assert [shortest(points, target) for target in (0.5, 0.9, 0.92, 0.99, 0.995)] == [10, 30, 30, 64, 64]
-    assert [shortest(points, target) for target in (0.7, 0.71, 0.75, 0.998, 0.999)] == [10, 11, 12, 77, 86]
+    assert [shortest(points, target) for target in (0.5, 0.75, 0.9, 0.92, 0.99)] == [10, 20, 30, 30, 64]
+    assert [shortest(points, target) for target in (0.995, 0.998, 0.999)] == [64, 77, 86]
     assert shortest(points, 0.9999) is None and shortest(points, 1.0) is None and shortest((), 0.5) is None
+    part_far_away = ((10, 0.93, 0.9), (100, 0.95, 0.9), (200, 1.0, 1.0))
+    assert [shortest(part_far_away, target) for target in (0.94, 0.951, 0.99)] == [100, 200, 200]
     assert [decile_goal(target) for target in (0.5, 0.99, 0.999)] == [0.0, 0.9, 0.9]
     assert [length_for(k, 40, 400) for k in (1, 10, 55, 100, 200)] == [40, 40, 220, 400, 800]
     assert length_for(5, 40, None) == 40 and length_for(50, 40, None) is None and length_for(5, None, None) is None

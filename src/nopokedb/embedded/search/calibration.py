@@ -260,6 +260,9 @@ class _Found:
         """Look closer at where the goal is reached."""
         for _ in range(_CLOSER_LOOKS):
             length = shortest(self.curve(k), GOAL)
+            if length in self._points[k]:
+                below = max((point for point in self._points[k] if point < length), default=length)
+                length = round(math.sqrt(below * length))
             if length is None or length in self._points[k]:
                 return
             self.measure(length)

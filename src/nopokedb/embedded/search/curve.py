@@ -49,6 +49,9 @@ _MIN_LENGTH = 64
 leave no margin for queries that are unlike the rows: for sentences asked of docstrings a list that was just enough for
 the rows themselves found 0.979, one of 40 found 0.9995."""
 
+_STEEPER = 2.0
+"""Slopes of neighbours differ by up to that much on real embeddings, because some hundred queries are few."""
+
 
 def decile_goal(target: float) -> float:
     """What the worst tenth of the queries has to find where the mean finds `target`: answers that miss 1 - target on
@@ -59,20 +62,23 @@ def decile_goal(target: float) -> float:
 def shortest(curve: Curve, target: float) -> int | None:
     """The shortest length that reaches the target, None if none does.
 
-    Between a measured length that does not and the next, which does, the recall is taken to grow in proportion to the
-    logarithm of the length. It grows ever more slowly, so it is rather above that. What the worst decile misses at the
-    shorter one is not known to be found before the longer one.
+    Between a measured length that does not reach it and the next, which does, the recall is taken to grow in proportion
+    to the logarithm of the length: as a rule it grows ever more slowly, and is rather above that. Not so where it has
+    just become much steeper, as where a part of the rows is only reached by long lists, nor where the worst decile
+    misses something at the shorter length: there the longer one is taken.
     """
     if target > HIGHEST:
         return None
     decile = decile_goal(target)
-    below = None
+    before = below = None
     for ef, recall, worst in curve:
         if recall >= target and worst >= decile:
-            if below is not None and below[2] >= decile:
-                ef = math.ceil(below[0] * (ef / below[0]) ** ((target - below[1]) / (recall - below[1])))
+            if before is not None and below is not None and below[2] >= decile:
+                slope = (recall - below[1]) / math.log(ef / below[0])
+                if slope * math.log(below[0] / before[0]) <= _STEEPER * (below[1] - before[1]):
+                    ef = math.ceil(below[0] * math.exp((target - below[1]) / slope))
             return max(ef, _MIN_LENGTH) if target >= GOAL else ef
-        below = ef, recall, worst
+        before, below = below, (ef, recall, worst)
     return None
 
 

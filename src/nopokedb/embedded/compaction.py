@@ -174,10 +174,23 @@ class Compaction:
             self._barred = False
             self._unbarred.set()
 
+    def leave_to(self, successor: Compaction) -> None:
+        """Another engine goes on in the folder: it removes the files of old generations when reads have let go of
+        them."""
+        with self._lock:
+            old, self._old = self._old, []
+        for generation, store in old:
+            successor.leave(generation, store)
+
     def leave(self, generation: int, store: weakref.ref[Store]) -> None:
         """A generation that was in use before this handle's engine: its files go when its store does."""
         with self._lock:
             self._old.append((generation, store))
+
+    def old_stores(self) -> list[Store]:
+        """Those of old generations that reads still use."""
+        with self._lock:
+            return [store for _, reference in self._old if (store := reference()) is not None]
 
     def wait(self) -> None:
         """Return when no compaction runs in another thread. They give up once the upkeep is stopping."""

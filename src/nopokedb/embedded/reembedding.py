@@ -174,10 +174,11 @@ class Reembedding:
             assert store.writer is not None
             engine._succeeded = True
             try:
-                # Such reads may open a further connection to SQLite.
-                store.on_close(GenerationHold(store.rows.path).release)
                 for end in (engine._upkeep.stop, engine._compaction.wait, engine._fields.wait, engine._writes.shut):
                     failure = _ended(end) or failure
+                # Reads that go on may open a further connection to SQLite, also those of before a compaction.
+                for used in (store, *engine._compaction.old_stores()):
+                    used.on_close(GenerationHold(used.rows.path).release)
                 if failure is None:
                     engine._upkeep.finish()
                     self._complete()
@@ -241,6 +242,7 @@ class Reembedding:
             max_memory=engine.max_memory,
             lock=lock,
         )
+        engine._compaction.leave_to(successor._compaction)
         if self._kept is not None:
             store = engine._writes.snapshot.store
             successor._compaction.leave(store.generation, weakref.ref(store))

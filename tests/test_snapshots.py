@@ -224,6 +224,7 @@ def test_a_damaged_snapshot_is_reported_and_set_aside(open_db: Callable[..., NoP
             db.at("s")
         with pytest.raises(CorruptionError):
             db.rollback("s")
+        assert [item.name for item in db.snapshots()] == ["sound"] and db.stats().snapshots == ("s", "sound")
         path.write_bytes(data[:at])
         with pytest.raises(CorruptionError):
             db.at("s")

@@ -56,7 +56,8 @@ class Keeping:
         return self._engine.snapshot_create(checked_name(name))
 
     def snapshots(self) -> list[NamedSnapshot]:
-        """The snapshots that are kept, by name."""
+        """The snapshots that are kept, by name. One that is damaged is left out and logged; `stats().snapshots` has its
+        name, and `check` what is wrong."""
         return self._engine.snapshots()
 
     def at(self, name: str) -> View:

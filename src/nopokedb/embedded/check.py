@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from nopokedb.embedded import named
+from nopokedb.embedded import earlier, named
 from nopokedb.embedded.check_metadata import MetadataFindings, inspect_metadata
 from nopokedb.embedded.leftovers import leftovers
 from nopokedb.embedded.raw_files import live_after, read_column, read_vectors, vectors_path
@@ -32,7 +32,7 @@ from nopokedb.embedded.storage.lock import ReaderLock, read_published
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.embedded.storage.oplog import LogContent, read_log
 from nopokedb.embedded.write_path import WritePath
-from nopokedb.errors import CorruptionError, SnapshotNotFoundError
+from nopokedb.errors import CorruptionError, NoPokeError, SnapshotNotFoundError
 from nopokedb.filters import path_text
 from nopokedb.problems import Problem, ProblemKind, Severity
 
@@ -368,7 +368,7 @@ def _check_indexes(folder: Path, manifest: Manifest, found: Findings, *, deep: b
             found.add("index", "warning", "a search index is damaged and will be built again", path)
 
 
-def manifest_problem(folder: Path, error: CorruptionError) -> Problem:
+def manifest_problem(folder: Path, error: NoPokeError) -> Problem:
     """A manifest that cannot be read: without it nothing else can be understood."""
     return Problem("manifest", "error", str(error), str(folder / manifests.NAME))
 
@@ -409,4 +409,18 @@ def check_reading(folder: Path, *, deep: bool) -> list[Problem]:
             lock.release()
         if not {"log", "live_set", "missing", "index"} & {problem.kind for problem in problems}:
             break
+    return problems
+
+
+def check_earlier(folder: Path, manifest: Manifest, *, deep: bool) -> list[Problem]:
+    """Look at the collections that are kept from before the present model; what is dropped meanwhile is no problem."""
+    problems: list[Problem] = []
+    for kept in earlier.folders(folder, manifest):
+        try:
+            earlier.require_readable(kept, manifest)
+            found = check_reading(kept, deep=deep)
+        except NoPokeError as error:
+            found = [manifest_problem(kept, error)]
+        if found and kept in earlier.folders(folder, manifest):
+            problems += found
     return problems

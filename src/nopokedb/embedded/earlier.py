@@ -6,6 +6,9 @@ more, under second names (hard links; copies where the file system has none), wi
 is read like any folder that was closed cleanly. Nothing of it is ever changed but the snapshots in it, and without one
 it is superfluous.
 
+Which snapshots are there follows from the names of files and the present manifest, whose identity it has. Its own
+manifest is read when somebody opens it: one that is damaged bars that, and nothing else.
+
 `earlier/<generation>` counts only when the present generation is a later one: one that was made before a switch that
 did not come is a leftover.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nopokedb.embedded import named
@@ -23,7 +27,7 @@ from nopokedb.embedded.storage import manifest as manifests
 from nopokedb.embedded.storage.files import TEMPORARY_SUFFIX, open_file, sync, sync_folder
 from nopokedb.embedded.storage.manifest import Manifest, read_manifest
 from nopokedb.engine import NamedSnapshot
-from nopokedb.errors import CorruptionError
+from nopokedb.errors import CorruptionError, NoPokeError
 
 FOLDER = "earlier"
 
@@ -103,42 +107,64 @@ def _counts(path: Path, manifest: Manifest) -> bool:
     return path.name.isdecimal() and int(path.name) < manifest.generation and any((path / named.FOLDER).glob("*@*"))
 
 
-def _manifest_of(path: Path) -> Manifest:
-    manifest = read_manifest(path)
-    if manifest is None:
-        raise CorruptionError(f"the manifest of an earlier collection is missing: {path}", file=str(path))
-    return manifest
+def _known(path: Path, manifest: Manifest) -> Manifest:
+    """What the snapshots in it are told by, in place of its own manifest."""
+    return replace(manifest, generation=int(path.name))
+
+
+def require_readable(path: Path, manifest: Manifest) -> None:
+    """Raise `CorruptionError` if its manifest is missing or damaged: then nothing in it can be understood."""
+    file = path / manifests.NAME
+    try:
+        if read_manifest(path) is not None:
+            return
+        words = f"the manifest of an earlier collection is missing: {file}"
+    except CorruptionError as error:
+        words = str(error)
+    lost = ", ".join(map(repr, named.names(path, _known(path, manifest))))
+    raise CorruptionError(f"{words}; bring that file back, or drop what cannot be read: {lost}", file=str(file))
+
+
+def notes(folder: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with them at first sight."""
+    found = []
+    for path in folders(folder, manifest):
+        try:
+            require_readable(path, manifest)
+        except (OSError, NoPokeError) as error:
+            found.append(str(error))
+    return found
 
 
 def names(folder: Path, manifest: Manifest) -> list[str]:
     """Names of the snapshots in them, sorted."""
-    return sorted(name for path in folders(folder, manifest) for name in named.names(path, _manifest_of(path)))
+    return sorted(name for path in folders(folder, manifest) for name in named.names(path, _known(path, manifest)))
 
 
 def listed(folder: Path, manifest: Manifest) -> list[NamedSnapshot]:
     """The snapshots in them, by name."""
-    found = [item for path in folders(folder, manifest) for item in named.listed(path, _manifest_of(path))]
+    found = [item for path in folders(folder, manifest) for item in named.listed(path, _known(path, manifest))]
     return sorted(found, key=lambda item: item.name)
 
 
 def find(folder: Path, name: str, manifest: Manifest) -> Path | None:
     """The one that has the snapshot of this name."""
     for path in folders(folder, manifest):
-        if name in named.names(path, _manifest_of(path)):
+        if name in named.names(path, _known(path, manifest)):
             return path
     return None
 
 
-def is_last(path: Path, name: str) -> bool:
+def is_last(path: Path, name: str, manifest: Manifest) -> bool:
     """Whether it has no other snapshot."""
-    return named.names(path, _manifest_of(path)) == [name]
+    return named.names(path, _known(path, manifest)) == [name]
 
 
-def drop(path: Path, name: str) -> bool:
+def drop(path: Path, name: str, manifest: Manifest) -> bool:
     """Forget a snapshot in it, and all of it if that was the last; whether it is gone."""
-    manifest = _manifest_of(path)
-    named.drop(path, name, manifest)  # without one it does not count any more, whatever comes now
-    if named.names(path, manifest):
+    known = _known(path, manifest)
+    named.drop(path, name, known)  # without one it does not count any more, whatever comes now
+    if named.names(path, known):
         return False
     shutil.rmtree(path)
     sync_folder(path.parent)

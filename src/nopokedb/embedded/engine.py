@@ -22,7 +22,7 @@ import numpy as np
 from nopokedb.agreement import check_fields, check_settings, settings_of
 from nopokedb.embedded import earlier, recovery
 from nopokedb.embedded.allowed import FilterCache
-from nopokedb.embedded.check import check_reading, check_writing
+from nopokedb.embedded.check import check_earlier, check_reading, check_writing
 from nopokedb.embedded.compaction import Compaction
 from nopokedb.embedded.explain import answered, explained, sampled
 from nopokedb.embedded.field_indexes import FieldIndexes
@@ -182,6 +182,7 @@ class EmbeddedEngine(GoingBack):
     def _begin_reading(self, manifest: Manifest, snapshot: Snapshot) -> None:
         self.settings = settings = manifest.settings
         self.space = settings.space
+        self._notes += earlier.notes(self.folder, manifest)
         folder = None if self.read_only else self.folder
         self._texts = Texts(folder, settings.text_language, manifest.identity, lambda: self.snapshot().store)
         self._reads = self._new_reads(snapshot.store, None)
@@ -393,12 +394,11 @@ class EmbeddedEngine(GoingBack):
         if self._unusable is not None:
             self._raise_unusable()
         if self._follower is not None:
-            return check_reading(self.folder, deep=deep)
+            problems = check_reading(self.folder, deep=deep)
+            return problems + check_earlier(self.folder, self._follower.manifest, deep=deep)
         with self._upkeep.steady() as manifest:
             problems = check_writing(self.folder, manifest, self._writes, deep=deep)
-            for kept in earlier.folders(self.folder, manifest):
-                problems += check_reading(kept, deep=deep)
-        return problems
+            return problems + check_earlier(self.folder, manifest, deep=deep)
 
     def refresh(self) -> None:
         if self._unusable is not None:
@@ -434,7 +434,7 @@ class EmbeddedEngine(GoingBack):
                 return
             self._unusable = ClosedError
             _engines.discard(self)
-            for kept in self._earlier.values():
+            for kept in list(self._earlier.values()):  # one may be dropped just now
                 kept.close()
             if self._follower is not None:
                 self._texts.close(None)

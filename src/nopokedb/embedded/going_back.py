@@ -99,7 +99,7 @@ class GoingBack:
     def at(self, name: str) -> tuple[Moment, NamedSnapshot]:
         manifest, now = self._manifest_and_snapshot()
         if (kept := self._kept_in(name, manifest)) is not None:
-            return self._earlier_engine(kept).at(name)
+            return self._earlier_engine(kept, manifest).at(name)
         stored = named.load(self.folder, name, manifest)
         state = named.as_snapshot(stored, now, named.path_of(self.folder, name, manifest))
         read = self._reader_of(now)
@@ -110,11 +110,12 @@ class GoingBack:
         own = name in named.names(self.folder, manifest)
         return None if own else earlier.find(self.folder, name, manifest)
 
-    def _earlier_engine(self, folder: Path) -> GoingBack:
+    def _earlier_engine(self, folder: Path, manifest: Manifest) -> GoingBack:
         """A handle on an earlier collection, as long as this one is open."""
         with self._closing:
             self.snapshot()
             if folder not in self._earlier:
+                earlier.require_readable(folder, manifest)
                 self._earlier[folder] = type(self)(  # type: ignore[call-arg]  # of which this is a part
                     folder, settings=None, durability="full", read_only=True, max_memory=None
                 )
@@ -149,9 +150,9 @@ class GoingBack:
         with self._compaction.held(), self._upkeep.steady() as manifest:
             self._check_writable()  # again: another model may have come
             if (kept := self._kept_in(name, manifest)) is not None:
-                if earlier.is_last(kept, name) and (opened := self._earlier.pop(kept, None)) is not None:
+                if earlier.is_last(kept, name, manifest) and (opened := self._earlier.pop(kept, None)) is not None:
                     opened.close()
-                earlier.drop(kept, name)
+                earlier.drop(kept, name, manifest)
                 return
             named.drop(self.folder, name, manifest)
 

@@ -21,6 +21,7 @@ File `snapshots/NAME@GENERATION.npks`, little-endian, written whole and never ch
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
 from collections.abc import Callable
@@ -40,6 +41,8 @@ from nopokedb.embedded.storage.files import sync_folder, write_durably
 from nopokedb.embedded.storage.manifest import Manifest
 from nopokedb.engine import NamedSnapshot
 from nopokedb.errors import CorruptionError, InvalidInputError, SnapshotNotFoundError
+
+_log = logging.getLogger("nopokedb")
 
 FOLDER = "snapshots"
 Labels: TypeAlias = npt.NDArray[np.int64]
@@ -100,8 +103,16 @@ def names(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def listed(folder: Path, manifest: Manifest) -> list[NamedSnapshot]:
-    """The snapshots kept, by name."""
-    return [load(folder, name, manifest).named for name in names(folder, manifest)]
+    """The snapshots kept, by name. One that is damaged is logged and left out: it must not hide the others."""
+    found = []
+    for name in names(folder, manifest):
+        try:
+            found.append(load(folder, name, manifest).named)
+        except CorruptionError as error:
+            _log.warning(
+                "%s: the snapshot %r is not listed: %s", folder, name, error, extra={"event": "snapshot_damaged"}
+            )
+    return found
 
 
 def leftovers(folder: Path, manifest: Manifest) -> list[Path]:

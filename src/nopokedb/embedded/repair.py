@@ -26,8 +26,7 @@ import numpy as np
 import orjson
 
 from nopokedb.distances import squared_norms
-from nopokedb.embedded import earlier
-from nopokedb.embedded.check import Findings, check_reading, inspect, manifest_problem
+from nopokedb.embedded.check import Findings, check_earlier, inspect, manifest_problem
 from nopokedb.embedded.check_metadata import open_raw, raw_record, rebuild_fields, sound_records
 from nopokedb.embedded.engine import EmbeddedEngine
 from nopokedb.embedded.mending import mend_one_byte
@@ -68,10 +67,7 @@ def check_folder_alone(folder: Path, *, repair: bool, deep: bool) -> list[Proble
             )
             locked.pid = holder.pid if holder else None
             raise locked
-        problems = inspect(folder, manifest, deep=deep).problems
-        for kept in earlier.folders(folder, manifest):
-            problems += check_reading(kept, deep=deep)
-        return problems
+        return inspect(folder, manifest, deep=deep).problems + check_earlier(folder, manifest, deep=deep)
     finally:
         lock.release()
 

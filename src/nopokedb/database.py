@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from nopokedb.batch import Batch
+from nopokedb.binding import bind
 from nopokedb.embedding.embedder import Embedder, Model
 from nopokedb.embedding.names import make_embedder
 from nopokedb.engine import Engine, NamedSnapshot, Stats, Write
@@ -130,15 +131,24 @@ class NoPokeDB(Insight, Keeping):
             timeout_s=timeout_s,
             distributed=bool(distributed),
         )
-        self._engine: Engine
-        self._engine, embed_texts = open_place(place, opening)
-        self.dim: int = self._engine.dim
+        self._binding = bind(*open_place(place, opening))
+        """All that belongs to the present engine: a switch to another one is one assignment."""
         self.space: str = self._engine.space
-        self._intake = Intake(self._engine, embed_texts)
-        self._asker = Asker(self._engine, embed_texts)
-        self._embed_texts = embed_texts
         self._switching = threading.Lock()
         """Held while another engine takes over."""
+
+    @property
+    def dim(self) -> int:
+        """Components of a vector; another number after `reembed` with a model that has one."""
+        return self._binding.engine.dim
+
+    @property
+    def _engine(self) -> Engine:
+        return self._binding.engine
+
+    @property
+    def _asker(self) -> Asker:
+        return self._binding.asker
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -274,7 +284,7 @@ class NoPokeDB(Insight, Keeping):
             b.delete(7)
             b.add(vector, {"name": "new"})
         """
-        batch = Batch(self._intake)
+        batch = Batch(self._binding.intake)
         try:
             yield batch
         except BaseException:
@@ -287,7 +297,8 @@ class NoPokeDB(Insight, Keeping):
     def explain(self, vector: Any = None, k: int = 5, ef: int | None = None, **options: Any) -> Plan:
         """Answer a query, which is given as to `query`, and say how: which parts were searched by what and why, what
         the filter left over, and where the time went. `print` shows a table, `to_dict()` is for JSON."""
-        return self._engine.explain(self._asker.one_of(vector, k, ef, self.ef, **options))
+        bound = self._binding
+        return bound.engine.explain(bound.asker.one_of(vector, k, ef, self.ef, **options))
 
     def measure_recall(self, sample: int = 200, k: int = 10, *, where: Where = None, queries: Any = None) -> Recall:
         """The recall of default queries of this handle, now, against exact search of the same state.
@@ -299,7 +310,8 @@ class NoPokeDB(Insight, Keeping):
             where: a filter for all queries, and for the records that they are made of.
             queries: vectors to ask in place of a sample, shape (n, dim).
         """
-        return self._engine.measure_recall(self._asker.sample(queries, k, self.ef, where, sample), sample)
+        bound = self._binding
+        return bound.engine.measure_recall(bound.asker.sample(queries, k, self.ef, where, sample), sample)
 
     # --- keeping ---------------------------------------------------------------------------------------------
 
@@ -426,25 +438,25 @@ class NoPokeDB(Insight, Keeping):
     def _written(self, make: Callable[[Intake], Write]) -> list[Id] | int:
         """Write what `make` makes of the arguments; again, if another model has come meanwhile."""
         while True:
-            intake = self._intake
+            bound = self._binding
             try:
-                return intake.engine.write([make(intake)])[0]
+                return bound.engine.write([make(bound.intake)])[0]
             except ClosedError:
                 with self._switching:
-                    if intake is self._intake:
+                    if bound is self._binding:
                         raise
 
     def _write_many(
         self, kind: BulkKind, columns: Columns, layout: Layout, merge: bool, batch_size: int, progress: bool
     ) -> list[Id]:
         """Write one atomic batch after the other; the ids of all."""
-        intake = self._intake
+        bound = self._binding
         writes = (
             write
             for part in parts_of(kind, columns, layout)
-            for write in intake.bulk(kind, part, merge, batch_size, progress)
+            for write in bound.intake.bulk(kind, part, merge, batch_size, progress)
         )
-        return write_all(intake.engine, writes, columns.length() if progress else None, progress)
+        return write_all(bound.engine, writes, columns.length() if progress else None, progress)
 
 
 def engine_of(db: NoPokeDB) -> Engine:
@@ -461,9 +473,7 @@ def reembed(db: NoPokeDB, model: Embedder, snapshot: str | None, report: Callabl
         shadow.fill(report)
         with db._switching:
             engine, kept = shadow.switch()
-            texts = db._embed_texts if isinstance(kept, BaseException) else model
-            db._engine, db.dim, db._embed_texts = engine, engine.dim, texts
-            db._intake, db._asker = Intake(engine, texts), Asker(engine, texts)
+            db._binding = bind(engine, db._binding.embed if isinstance(kept, BaseException) else model)
     if isinstance(kept, BaseException):
         raise kept
     return kept

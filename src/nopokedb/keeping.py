@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 from nopokedb.backups import Backup
+from nopokedb.binding import Binding
 from nopokedb.embedding.names import stored_embedder
-from nopokedb.engine import Engine, NamedSnapshot
+from nopokedb.engine import NamedSnapshot
 from nopokedb.errors import InvalidInputError
 from nopokedb.problems import Problem
 from nopokedb.question import Asker
@@ -25,8 +26,7 @@ class Keeping:
     """Backup, check, named snapshots and undo of an open collection."""
 
     path: str
-    _engine: Engine
-    _asker: Asker
+    _binding: Binding
 
     def backup(self, target: str | Path, *, since: int | str | Path | None = None) -> Backup:
         """Write one backup file of this moment, while reading and writing go on; a read-only handle can do it too.
@@ -46,24 +46,25 @@ class Keeping:
             since = check_int("since", since, 0, 2**62)
         elif since is not None:
             since = _checked_file(since)
-        return self._engine.backup(_checked_file(target), since)
+        return self._binding.engine.backup(_checked_file(target), since)
 
     def snapshot(self, name: str) -> NamedSnapshot:
         """Give the state of now a name (letters, digits, `.`, `_`, `-`, up to 128); kept durably when this returns.
 
         It costs one bit per record version: records that are changed or deleted later stay in the files anyway.
         """
-        return self._engine.snapshot_create(checked_name(name))
+        return self._binding.engine.snapshot_create(checked_name(name))
 
     def snapshots(self) -> list[NamedSnapshot]:
         """The snapshots that are kept, by name. One that is damaged is left out and logged; `stats().snapshots` has its
         name, and `check` what is wrong."""
-        return self._engine.snapshots()
+        return self._binding.engine.snapshots()
 
     def at(self, name: str) -> View:
         """The collection as it was at the snapshot, for reading, as long as this handle is open."""
-        moment, named = self._engine.at(checked_name(name))
-        asker = self._asker
+        bound = self._binding
+        moment, named = bound.engine.at(checked_name(name))
+        asker = bound.asker
         if (moment.embed_name, tuple(moment.embed_fingerprint)) != (
             asker.engine.embed_name,
             tuple(asker.engine.embed_fingerprint),
@@ -81,11 +82,11 @@ class Keeping:
         records that come back are written again, up to 256 MiB; beyond that `BatchTooLargeError` is raised and nothing
         is changed. (Vectors are not written again.)
         """
-        return self._engine.rollback(checked_name(name))
+        return self._binding.engine.rollback(checked_name(name))
 
     def drop_snapshot(self, name: str) -> None:
         """Forget the snapshot. `SnapshotNotFoundError` if there is none of that name."""
-        self._engine.drop_snapshot(checked_name(name))
+        self._binding.engine.drop_snapshot(checked_name(name))
 
     def check(self, repair: bool = False, deep: bool = True) -> list[Problem]:
         """Compare everything that is stored with its checksums and with everything else; the problems found, none
@@ -101,7 +102,7 @@ class Keeping:
                 "expected repair=False on an open handle, got repair=True; close it and call "
                 f"nopokedb.check({self.path!r}, repair=True)"
             )
-        return self._engine.check(bool(deep))
+        return self._binding.engine.check(bool(deep))
 
     def undo(self) -> int:
         """Take the last batch back, in one new atomic batch; durable and visible when this returns.
@@ -114,7 +115,7 @@ class Keeping:
         Returns: how many records were changed. Raises `NothingToUndoError` if the batch is not in the log any more, or
         nothing was written.
         """
-        return self._engine.undo()
+        return self._binding.engine.undo()
 
 
 def checked_name(name: object) -> str:

@@ -7,9 +7,8 @@ moment of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 
-from nopokedb.engine import Moment
 from nopokedb.errors import InvalidInputError, RecordNotFoundError
 from nopokedb.filters import Scalar
 from nopokedb.question import Asker, Fusion, ManyOptions, QueryOptions, options_of, scan_order
@@ -32,36 +31,39 @@ MISSING: Final = object()
 class Reading:
     """Reads of one collection, as it is now or as it was."""
 
-    _engine: Moment
-    _asker: Asker
     ef: int | None
+
+    if TYPE_CHECKING:  # what is asked, and what makes questions for it: they belong together
+
+        @property
+        def _asker(self) -> Asker: ...
 
     def get(self, id: Any = MISSING, *, vid: Any = MISSING) -> dict[str, Any] | None:
         """The record's metadata, None if there is no such record. `vid` is another name of `id`."""
-        record = self._engine.get([one_id(id, vid)], ("metadata",))[0]
+        record = self._asker.engine.get([one_id(id, vid)], ("metadata",))[0]
         return None if record is None else record.metadata
 
     def get_many(self, ids: Iterable[Id], *, include: Sequence[Part] = ("metadata",)) -> list[Record | None]:
         """The records of these ids in order, None where there is none. `include`: metadata, vector, text."""
         check_sequence_of_ids(ids)
-        return self._engine.get([check_id(id_) for id_ in ids], check_include(include))
+        return self._asker.engine.get([check_id(id_) for id_ in ids], check_include(include))
 
     def __getitem__(self, id: Id) -> Record:
         """The whole record; `RecordNotFoundError` (a KeyError) if there is none."""
-        record = self._engine.get([check_id(id)], ("metadata", "vector", "text"))[0]
+        record = self._asker.engine.get([check_id(id)], ("metadata", "vector", "text"))[0]
         if record is None:
             raise RecordNotFoundError(f"expected a record with id {id!r}, found none")
         return record
 
     def __contains__(self, id: object) -> bool:
-        return self._engine.exists(check_id(id))
+        return self._asker.engine.exists(check_id(id))
 
     def __len__(self) -> int:
         return self.count()
 
     def count(self, where: Where = None) -> int:
         """How many records there are, or pass the filter."""
-        return self._engine.count(parse_filter(where))
+        return self._asker.engine.count(parse_filter(where))
 
     def scan(
         self,
@@ -84,7 +86,7 @@ class Reading:
             include: metadata, vector, text.
         """
         order, after, limit = scan_order(order_by, after, limit)
-        return self._engine.scan(parse_filter(where), order, after, limit, check_include(include))
+        return self._asker.engine.scan(parse_filter(where), order, after, limit, check_include(include))
 
     def facet(self, field: str, where: Where = None, *, limit: int = 100) -> list[tuple[Scalar, int]]:
         """How many records have each value of the field, most frequent first, then by value; `limit` values at most.
@@ -92,7 +94,7 @@ class Reading:
         Of a list every value counts once. Null, missing, and objects are not counted.
         """
         path = parse_path(field)
-        return self._engine.facet(path, parse_filter(where), check_int("limit", limit, 1, 10_000_000))
+        return self._asker.engine.facet(path, parse_filter(where), check_int("limit", limit, 1, 10_000_000))
 
     @overload
     def query(

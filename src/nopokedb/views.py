@@ -11,8 +11,10 @@ class View(Insight):
     """A collection as it was at a named snapshot, for reading: the methods of `NoPokeDB` that read. It belongs to the
     handle that made it with `at`, and lives as long as that is open."""
 
+    _asker: Asker
+    dim: int
+
     def __init__(self, moment: Moment, asker: Asker, named: NamedSnapshot) -> None:
-        self._engine = moment
         self._asker = asker
         self.ef = None
         self.dim, self.space = moment.dim, moment.space

@@ -6,11 +6,8 @@ The only module that knows all the parts. Writing handles own a `WritePath` and 
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nopokedb.agreement import check_fields, check_settings, settings_of
-from nopokedb.embedded import earlier, recovery
+from nopokedb.embedded import earlier, in_process, recovery
 from nopokedb.embedded.allowed import FilterCache
 from nopokedb.embedded.check import check_earlier, check_reading, check_writing
 from nopokedb.embedded.compaction import Compaction
@@ -55,11 +52,6 @@ _log = logging.getLogger("nopokedb")
 
 _CACHE_BYTES = 64 * 2**20
 T = TypeVar("T")
-_engines: weakref.WeakSet[EmbeddedEngine] = weakref.WeakSet()
-_opening: set[EmbeddedEngine] = set()
-"""Engines that hold their lock but are not open yet."""
-_kept_after_fork: list[Any] = []
-"""Engines of the parent: to close their SQLite connections in a child could touch the parent's files."""
 
 
 class EmbeddedEngine(GoingBack):
@@ -74,21 +66,23 @@ class EmbeddedEngine(GoingBack):
         durability: str,
         read_only: bool,
         max_memory: int | None,
-        lock: WriterLock | None = None,
+        before: EmbeddedEngine | None = None,
     ) -> None:
-        """`lock`: that of the folder, taken over from an engine that has let go of everything else."""
+        """`before`: an engine that has let go of the folder but for its lock, which is taken over."""
         self.folder = folder
         self.read_only = read_only
         self.max_memory = max_memory
         self._succeeded = False
-        """Another engine writes the folder now, in this process; this one still reads what it had."""
+        """Another engine is to write the folder now, in this process; this one still reads what it had."""
+        self._successor: EmbeddedEngine | None = None
+        """That engine, as soon as it is open."""
         self._earlier = {}
         self._unusable: type[ClosedError] | type[ForkedHandleError] | None = None
         self._closing = threading.Lock()
         self._notes: list[str] = []
         # Before the upkeep thread starts, which looks at these.
         self._recent = RecentQueries()
-        self._lock = lock
+        self._lock: WriterLock | None = None
         self._follower: Follower | None = None
         self._cache_bytes = _CACHE_BYTES if max_memory is None else min(_CACHE_BYTES, max_memory // 8)
         if read_only:
@@ -102,12 +96,17 @@ class EmbeddedEngine(GoingBack):
                 raise
             self._begin_reading(manifest, self._follower.snapshot)
         else:
-            manifest = self._open_writer(settings, indexed_fields, durability, max_memory)
+            manifest = self._open_writer(settings, indexed_fields, durability, max_memory, before)
         self.dim = manifest.settings.dim
         self.embed_name, self.embed_fingerprint = manifest.settings.embed_name, manifest.settings.embed_fingerprint
-        self._warm()
-        _engines.add(self)
-        _opening.discard(self)
+        try:
+            self._warm()
+            in_process.engines.add(self)
+        except BaseException:  # an interrupt: nobody gets this engine, and its threads would hold the folder
+            self.close()
+            raise
+        finally:
+            in_process.opening.discard(self)
 
     def _check_settings(self, manifest: Manifest, given: Settings | None) -> None:
         if given is not None:
@@ -123,17 +122,18 @@ class EmbeddedEngine(GoingBack):
         indexed_fields: Sequence[tuple[str, ...]],
         durability: str,
         max_memory: int | None,
+        before: EmbeddedEngine | None,
     ) -> Manifest:
         folder = self.folder
-        if self._lock is None and recovery.check_folder(folder) is None:
+        if before is None and recovery.check_folder(folder) is None:
             if settings is None:
                 recovery.require_collection(folder)  # raises
             recovery.make_folder(folder)
         with ExitStack() as opened:
-            self._lock = self._lock or WriterLock(folder / "LOCK")
+            self._lock = WriterLock(folder / "LOCK") if before is None else before._take_lock()
             opened.callback(self._lock.abandon)
-            _opening.add(self)
-            opened.callback(_opening.discard, self)
+            in_process.opening.add(self)
+            opened.callback(in_process.opening.discard, self)
             manifest = recovery.check_folder(folder)  # again: another process may have created it meanwhile
             if manifest is None:
                 assert settings is not None
@@ -176,6 +176,8 @@ class EmbeddedEngine(GoingBack):
                 on_switch=lambda: self._reads_of(self._writes.snapshot),
             )
             self._upkeep.start()
+            if before is not None:
+                before._successor = self
             opened.pop_all()
         return manifest
 
@@ -253,7 +255,10 @@ class EmbeddedEngine(GoingBack):
         if self._unusable is not None:
             self._raise_unusable()
         if self._succeeded:
-            raise ClosedError(f"{self.folder} has another model now, with which this write was not made; try again")
+            raise ClosedError(
+                f"{self.folder} has another model now, with which this write was not made; try again, and open the "
+                "folder again if the change was interrupted"
+            )
         if self.read_only:
             raise ReadOnlyError(f"{self.folder} was opened with read_only=True; open it without to write")
 
@@ -424,16 +429,22 @@ class EmbeddedEngine(GoingBack):
         return self._follower.manifest if self._follower is not None else self._upkeep.manifest
 
     def close(self) -> None:
-        """Checkpoint to an empty log and give the folder up. Closing twice is harmless. An engine that has a successor,
-        or gets one meanwhile, has nothing to close."""
+        """Checkpoint to an empty log and give the folder up. Closing twice is harmless. Of an engine that has a
+        successor, or gets one meanwhile, that is closed."""
         if self._follower is None:
             self._upkeep.stopping = True
             self._compaction.wait_unbarred()  # without `_closing`, which a successor needs
         with self._closing:
-            if self._unusable is not None or self._succeeded:
+            if self._unusable is not None:
+                return
+            if self._succeeded:
+                if self._successor is not None:
+                    self._successor.close()
+                elif self._lock is not None:  # an interrupt kept another engine from being opened
+                    self._take_lock().abandon()
                 return
             self._unusable = ClosedError
-            _engines.discard(self)
+            in_process.engines.discard(self)
             for kept in list(self._earlier.values()):  # one may be dropped just now
                 kept.close()
             if self._follower is not None:
@@ -458,6 +469,12 @@ class EmbeddedEngine(GoingBack):
         if self._upkeep.resting:
             self._texts.keep(self._writes.snapshot, self._upkeep.manifest.checkpoint_lsn)
 
+    def _take_lock(self) -> WriterLock:
+        """The lock, which the caller owns from here on."""
+        lock, self._lock = self._lock, None
+        assert lock is not None
+        return lock
+
     def _release_lock(self) -> None:
         assert self._lock is not None
         if self._upkeep.finished:
@@ -465,26 +482,10 @@ class EmbeddedEngine(GoingBack):
         else:
             self._lock.abandon()
 
-    def _leave_to_parent(self) -> None:
+    def leave_to_parent(self) -> None:
         """In a forked child: never use what the parent owns, and do not keep its lock alive."""
         if self._unusable is None:
             self._unusable = ForkedHandleError
             if self._lock is not None:
                 self._lock.leave_to_parent()
-            _kept_after_fork.append(self)
-
-
-def _after_fork_in_child() -> None:
-    for engine in {*_engines, *_opening}:
-        engine._leave_to_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-@atexit.register
-def _close_all() -> None:
-    """Close what the program left open, before the interpreter ends under the upkeep threads."""
-    for engine in list(_engines):
-        engine.close()
+            in_process.of_parent.append(self)

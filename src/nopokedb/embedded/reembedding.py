@@ -38,7 +38,7 @@ from nopokedb.embedded.new_generation import SLICE_RECORDS, NewGeneration
 from nopokedb.embedded.search.options import Stopped
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bitmap
-from nopokedb.embedded.storage.lock import GenerationHold, WriterLock
+from nopokedb.embedded.storage.lock import GenerationHold
 from nopokedb.embedded.storage.manifest import adopt_manifest, prepare_manifest
 from nopokedb.embedding.embedder import Embedder
 from nopokedb.engine import NamedSnapshot
@@ -137,12 +137,12 @@ class Reembedding:
     def switch(self) -> tuple[EmbeddedEngine, NamedSnapshot | BaseException]:
         """The engine that goes on, and the snapshot of the old state; or, with the old model, what went wrong. Raises
         if no engine could be opened, or nobody can tell which state is on the medium."""
-        lock, failure = self._hand_over()
+        failure = self._hand_over()
         if self._kept is not None:
             self._late = failure
             self._new.store.close()
         elif self._new.named:
-            lock.abandon()
+            self._engine._take_lock().abandon()
             raise OutcomeUnknownError(
                 f"the switch to another model could not be made durable ({failure}); close this handle and open the "
                 "folder again: it has the old model or the new one, with all records"
@@ -150,7 +150,7 @@ class Reembedding:
         else:
             self._give_up()  # before the successor may make a generation of this number
         try:
-            successor = self._successor(lock)
+            successor = self._successor()
         except (OSError, NoPokeError) as error:
             has = "the new model" if self._kept is not None else "the old model, as nothing was changed"
             raise NeedsReopenError(
@@ -161,15 +161,14 @@ class Reembedding:
         assert outcome is not None
         return successor, outcome
 
-    def _hand_over(self) -> tuple[WriterLock, BaseException | None]:
-        """End the writing of the engine as its `close` does, complete the new generation and switch to it, and take the
-        folder's lock from the engine. The lock, and what went wrong. Reads in the engine go on from what there was, as
-        long as anything refers to it."""
+    def _hand_over(self) -> BaseException | None:
+        """End the writing of the engine as its `close` does, complete the new generation and switch to it; what went
+        wrong. The engine keeps the folder's lock for its successor. Reads in it go on from what there was, as long as
+        anything refers to it."""
         failure: BaseException | None = None
         engine = self._engine
         with engine._closing:
             engine._check_writable()
-            assert engine._lock is not None
             store = engine._writes.snapshot.store
             assert store.writer is not None
             engine._succeeded = True
@@ -186,8 +185,7 @@ class Reembedding:
                 failure = error
             engine._writes.log.close()
             store.writer.close()
-            lock, engine._lock = engine._lock, None
-        return lock, failure
+        return failure
 
     def _complete(self) -> None:
         """Nobody writes, and all that was written is durable in the old generation."""
@@ -230,7 +228,7 @@ class Reembedding:
                 extra={"event": "leftover_stays"},
             )
 
-    def _successor(self, lock: WriterLock) -> EmbeddedEngine:
+    def _successor(self) -> EmbeddedEngine:
         from nopokedb.embedded.engine import EmbeddedEngine
 
         engine = self._engine
@@ -240,7 +238,7 @@ class Reembedding:
             durability="full" if engine._durable else "os",
             read_only=False,
             max_memory=engine.max_memory,
-            lock=lock,
+            before=engine,
         )
         engine._compaction.leave_to(successor._compaction)
         if self._kept is not None:

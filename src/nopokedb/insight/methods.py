@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,8 +29,12 @@ MAX_PLOTTED = 100_000
 class Insight(Reading):
     """Duplicates, outliers and a map of one collection."""
 
-    dim: int
     space: str
+
+    if TYPE_CHECKING:
+
+        @property
+        def dim(self) -> int: ...
 
     def duplicates(
         self, threshold: float, *, where: Where = None, limit: int = 1000, target_recall: float = 1.0

@@ -278,13 +278,13 @@ class EmbeddedEngine(GoingBack):
         """Run a read that takes its snapshot, and the view of the texts, when it comes to need them. A label means
         nothing in another generation: where one comes meanwhile, the question is asked anew, of that one."""
         while True:
-            store = self.snapshot().store
+            store, texts = self.snapshot().store, self._texts
             try:
                 return self._read(
-                    lambda reads, _: read(reads, self._same_store(reads), lambda: self._texts.view(reads.store))
+                    lambda reads, _: read(reads, self._same_store(reads), lambda: texts.view(reads.store))  # noqa: B023
                 )
             except (SwitchedError, ClosedError):
-                if store is self.snapshot().store:
+                if store is self.snapshot().store and texts is self._texts:
                     raise
 
     def _same_store(self, reads: ReadPath) -> Callable[[], Snapshot]:
@@ -468,6 +468,14 @@ class EmbeddedEngine(GoingBack):
         """For the background thread: look after the text index in a pause."""
         if self._upkeep.resting:
             self._texts.keep(self._writes.snapshot, self._upkeep.manifest.checkpoint_lsn)
+
+    def detach_texts(self, texts: Texts) -> None:
+        """Another engine is going to own the folder `text`; questions go on without it. Nothing is written any more."""
+
+        def adopt(successor: Texts) -> None:
+            self._texts = successor
+
+        texts.detach(self._writes.snapshot, adopt)
 
     def _take_lock(self) -> WriterLock:
         """The lock, which the caller owns from here on."""

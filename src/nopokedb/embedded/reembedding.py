@@ -6,6 +6,7 @@
     copy what was written meanwhile, until the rest is small
     make all of it durable
     end the writing of the engine, as its close does                  from here on writers wait
+    let go of the folder of its text index (texts.py)
     copy the rest, make it durable
     keep the old generation as a collection of its own (earlier.py)
     rename the manifest                                               THE SWITCH
@@ -27,6 +28,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -173,7 +175,9 @@ class Reembedding:
             assert store.writer is not None
             engine._succeeded = True
             try:
-                for end in (engine._upkeep.stop, engine._compaction.wait, engine._fields.wait, engine._writes.shut):
+                stop, shut, texts = engine._upkeep.stop, engine._writes.shut, engine._texts
+                detach = partial(engine.detach_texts, texts)
+                for end in (stop, engine._compaction.wait, engine._fields.wait, shut, detach):
                     failure = _ended(end) or failure
                 # Reads that go on may open a further connection to SQLite, also those of before a compaction.
                 for used in (store, *engine._compaction.old_stores()):

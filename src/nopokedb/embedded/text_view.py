@@ -15,6 +15,7 @@ double its time: a crash then costs reading the texts since the last save again,
 from __future__ import annotations
 
 import importlib.util
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,8 +31,10 @@ from nopokedb.embedded.search.text import Labels, Mask, Scores, TextIndex, TextS
 from nopokedb.embedded.snapshot import Snapshot
 from nopokedb.embedded.storage.bitmap import Bitmap
 from nopokedb.embedded.text_files import Saved, TextFiles, Unusable
-from nopokedb.errors import ClosedError
+from nopokedb.errors import ClosedError, NoPokeError
 from nopokedb.text_query import TextQuery
+
+_log = logging.getLogger("nopokedb")
 
 BULK_TEXTS = 20_000
 """From so many labels on the writer gets 128 MB, which makes fewer and larger segments."""
@@ -42,6 +45,8 @@ RETIRED_SHARE = 0.2
 the background thread builds a new index; the average length and the rarity of words stay right to about a fifth."""
 _URGENT_RETIRED_SHARE = 0.5
 """Without a background thread (read-only handles) the next search builds it."""
+_DETACH_S = 1.0
+"""So long the change to another engine, for which writers wait, waits for who brings the index up to date just now."""
 _NO_LABELS = np.empty(0, np.int64)
 
 
@@ -163,6 +168,25 @@ class TextView:
         with self._lock:
             self._discard()
 
+    def detached(self, last: Snapshot) -> TextView:
+        """Close this view, and let go of the folder, which somebody else is going to own. The one returned answers
+        from what is indexed here, brought up to the `last` snapshot; if that is far off or fails, from an index in
+        memory that the first question makes."""
+        successor = TextView(None, self._language, self._reader)
+        if self._lock.acquire(timeout=_DETACH_S):  # a build of all texts is not waited for
+            try:
+                state = self._state
+                if state is not None and last.label_count - state.label_count <= BULK_TEXTS:
+                    successor._state = self._advanced(last) if state.lsn < last.lsn else state
+            except (OSError, NoPokeError) as error:
+                _log.warning(
+                    "the text index of before is made anew in memory: %s", error, extra={"event": "text_index_behind"}
+                )
+            finally:
+                self._lock.release()
+        self.close()
+        return successor
+
     def drop(self) -> None:
         """Close and remove what was saved."""
         self.close()
@@ -194,7 +218,7 @@ class TextView:
         if self._closed:
             raise ClosedError("the text index is closed")
         state = self._state
-        if state is None:
+        if state is None or self._index is None:  # none, or one that answers for `last` only (`detached`)
             state = self._opened(snapshot)
             if state is None:
                 return self._build(snapshot)

@@ -1,7 +1,8 @@
 """The text index of a handle, from generation to generation: made at the first use, replaced at a switch.
 
 Labels mean nothing in another generation, so each has a view of its own. A compaction makes the next one ahead of the
-switch if there is one in use, so that no query has to wait for it.
+switch if there is one in use, so that no query has to wait for it. An engine that gets a successor leaves the folder
+to that one, and answers on without it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Texts:
         self._lock = threading.Lock()  # one change of what is below at a time
         self._view: TextView | None = None
         self._store: Store | None = None
+        self._closed = False
         self._next: tuple[Store, TextView] | None = None
         """Of the generation that a compaction is making."""
 
@@ -49,6 +51,8 @@ class Texts:
     def view(self, store: Store) -> TextView:
         """The index of the texts in this store, which is the current one; else `SwitchedError`."""
         with self._lock:
+            if self._closed:
+                raise ClosedError("the text index is closed")
             if store is not self._current():
                 raise SwitchedError
             before = self._view
@@ -132,6 +136,19 @@ class Texts:
                 error,
                 extra={"event": "leftover_stays"},
             )
+
+    def detach(self, last: Snapshot, adopt: Callable[[Texts], object]) -> None:
+        """Close this and let go of the folder, which another engine is going to own. What is handed to `adopt`, before
+        anybody meets the closed one, writes nothing, and answers for the `last` snapshot; no other comes."""
+        successor = Texts(None, self._language, self._identity, self._current)
+        with successor._lock, self._lock:
+            adopt(successor)
+            self._closed = True
+            view, self._view = self._view, None
+            if view is not None:
+                detached = view.detached(last)
+                if self._store is last.store:
+                    successor._view, successor._store = detached, last.store
 
     def close(self, durable_lsn: int | None) -> None:
         """Keep the index for the next open if all up to `durable_lsn` survives a power cut, and let go of it."""

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +36,9 @@ from nopokedb import (
     list_jobs,
 )
 from nopokedb.cli.serve import serve as serve_command
-from nopokedb.server.refusals import NoSuchThingError
+from nopokedb.rpc import nopokedb_pb2 as pb
+from nopokedb.rpc.methods import SERVICE
+from nopokedb.server.refusals import ConflictError, NoSuchThingError
 from nopokedb.server.rest.routes import ROUTES
 
 from .process import ServerProcess, until
@@ -171,6 +174,34 @@ def test_one_restores_at_a_time(serve: Callable[..., ServerProcess]) -> None:
     assert all(item["error"]["type"] == "ConflictError" for item in refused) and len(won) + len(refused) == 4, refused
     assert (made, len(won)) in ((409, 1), (201, 0))
     assert server.call("POST", "/b/count") == {"count": 5_000 if won else 0}
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_no_backup_is_deleted_while_one_is_restored(serve: Callable[..., ServerProcess], kind: str) -> None:
+    """409, or ALREADY_EXISTS, as long as a restore waits or runs, and the file stays; afterwards it goes."""
+    server = serve()
+    with NoPokeDB(path=server.url, collection="a", dim=DIM) as db:
+        db.add_many(np.random.default_rng(0).standard_normal((5_000, DIM)))
+        size = db.backup("one").size_bytes
+    body = {"backups": ["one"], "backup_of": "a"}
+    jobs = [server.call("POST", f"/b{n}/restore", body, status=202) for n in range(12)]
+    with pytest.raises(ConflictError, match="no restore to wait or run"):
+        drop_backup(f"{server.addresses[kind]}/a", "one")
+    if kind == "rest":
+        assert server.call("DELETE", "/a/backups/one", status=409)["error"]["type"] == "ConflictError"
+    else:
+        with grpc.insecure_channel(server.addresses["grpc"].removeprefix("grpc://")) as channel:
+            drop = channel.unary_unary(f"/{SERVICE}/DropBackup", pb.NameRequest.SerializeToString)
+            with pytest.raises(grpc.RpcError) as refused:
+                drop(pb.NameRequest(collection="a", name="one"), timeout=30)
+            assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    last = server.client.get(f"/v1/jobs/{jobs[-1]['id']}").json()["state"]
+    assert last in ("waiting", "running"), "all was asked while restores waited"
+    assert list_backups(f"{server.addresses[kind]}/a") == [StoredBackup("one", size)]
+    assert [ended(server, job)["state"] for job in jobs] == ["done"] * 12
+    assert server.call("POST", "/b11/count") == {"count": 5_000}
+    drop_backup(f"{server.addresses[kind]}/a", "one")
+    assert list_backups(f"{server.addresses[kind]}/a") == []
 
 
 def test_check_compact_and_optimize_are_jobs(shared: ServerProcess, docs: str) -> None:

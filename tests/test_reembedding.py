@@ -18,6 +18,7 @@ from two_models import NEW, OLD, Hashed, assert_is, assert_no_second_generation,
 
 import nopokedb
 from nopokedb import (
+    CorruptionError,
     InvalidInputError,
     InvalidVectorError,
     NoPokeDB,
@@ -179,3 +180,50 @@ def test_the_command(tmp_path: Path) -> None:
         assert db.at("by-hand").query([0, 1, 0], k=1)[0].id == 1
     refused = subprocess.run([*command[:-2], "no-such-model"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "KIND" not in refused.stdout
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_manifest_of_before_bars_only_what_is_kept_there(tmp_path: Path, damage: str) -> None:
+    """The snapshots are listed, made and dropped, those kept there too; opening one, `check` and the notes name the
+    file."""
+    with NoPokeDB(path=tmp_path / "db", embed=OLD) as db:
+        fill(db, 20)
+        db.snapshot("a")
+        db.reembed(NEW, snapshot="b")
+        db.reembed(OLD, snapshot="c")
+        db.snapshot("d")
+        expected = told(db)
+    path = tmp_path / "db" / "earlier" / "1" / "manifest.json"
+    data = path.read_bytes()
+    at = data.index(b'"dim"')
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[:at] + (b"!" + data[at + 1 :] if damage == "flipped" else b""))
+
+    def problems(found: list[nopokedb.Problem]) -> list[tuple[str, str, str, bool]]:
+        return [(each.kind, each.severity, each.file, each.repaired) for each in found]
+
+    one = [("manifest", "error", str(path), False)]
+    assert problems(nopokedb.check(tmp_path / "db")) == problems(nopokedb.check(tmp_path / "db", repair=True)) == one
+    for read_only in (True, False):
+        with NoPokeDB(path=tmp_path / "db", embed=OLD, read_only=read_only) as db:
+            assert [item.name for item in db.snapshots()] == ["a", "b", "c", "d"] == list(db.stats().snapshots)
+            assert any(str(path) in note and "'a', 'b'" in note for note in db.stats().notes)
+            with pytest.raises(CorruptionError, match="manifest") as refused:
+                db.at("a")
+            assert refused.value.file == str(path)
+            assert told(db.at("c")) == told(db.at("d")) == expected
+            assert problems(db.check()) == one
+    with NoPokeDB(path=tmp_path / "db", embed=OLD) as db:
+        db.snapshot("e")
+        with pytest.raises(InvalidInputError, match="exists"):
+            db.snapshot("a")
+        with pytest.raises(InvalidInputError, match="present model"):
+            db.rollback("a")
+        for name in ("d", "b", "a"):
+            db.drop_snapshot(name)
+        assert [item.name for item in db.snapshots()] == ["c", "e"] and db.check() == []
+        assert not path.parent.exists()
+    with NoPokeDB(path=tmp_path / "db", embed=OLD) as db:
+        assert not db.stats().notes and told(db.at("c")) == expected

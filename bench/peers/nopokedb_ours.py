@@ -36,13 +36,13 @@ def where(condition: Filter | None) -> dict[str, Any] | None:
 
 
 class Backend(FilterPeer):
-    """Defaults throughout, which ask for a recall of 0.99; effort is the recall that is asked for, in thousandths."""
+    """Defaults, which ask for a recall of 0.99; an effort of 1,000 asks for 0.9, 2,000 for 0.99, 3,000 for 0.999."""
 
     packages: tuple[str, ...] = ("nopokedb", "faiss-cpu", "rabitqlib", "numpy", "apsw", "orjson", "google-crc32c")
     syncs = "syncs its log before a write returns"
     filter_settings: tuple[Setting, ...] = ({},)
-    largest_effort = 999
-    curve = (800, 900, 950, 980, 990, 995, 999)
+    largest_effort = 3_000
+    curve = (700, 1_000, 1_300, 1_700, 2_000, 2_300, 3_000)
 
     def __init__(self, index: str = "auto") -> None:
         self.label = "NoPokeDB" if index == "auto" else f"NoPokeDB, {index}"
@@ -75,7 +75,7 @@ class Backend(FilterPeer):
         self._db = NoPokeDB(path=folder)
 
     def setting(self, effort: int) -> Setting:
-        return {"target_recall": effort / 1_000}
+        return {"target_recall": round(1.0 - 10.0 ** (-effort / 1_000), 4)}
 
     def use(self, setting: Setting) -> None:
         self._options = setting

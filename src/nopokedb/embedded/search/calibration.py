@@ -36,6 +36,9 @@ MIN_RECENT = 50
 """Fewer recent queries than this are too few to be judged as a group."""
 LONGEST = 2_048
 """No longer list is tried: comparing that many exactly takes as long as many a scan."""
+_LONGEST_WALK = 4_096
+"""But of a graph, if nothing shorter reaches the goal: over a million rows the hardest questions may need more than
+LONGEST, and such a walk still takes less than a scan."""
 _NESTED_STEP, _STEP = 1.12, 1.42
 """Ratios of one length to the next. Where lists are nested all lengths come with the longest one; others are searched
 one by one, and then some more around the goal."""
@@ -174,7 +177,10 @@ def calibrate(
             if not all(found.reaches(k, HIGHEST) for k in KS):
                 found.measure_up_to(length)
     else:
-        for length in sorted({*_lengths(KS[0], longest, _STEP), *KS}):
+        further = min(_LONGEST_WALK, max(64, segment.row_count // 4))
+        for length in sorted({*_lengths(KS[0], longest, _STEP), *_lengths(longest, further, _STEP), *KS}):
+            if length > LONGEST and found.reaches(KS[0], GOAL):
+                break
             found.measure(length)
             if all(found.reaches(k, HIGHEST) for k in KS):
                 break

@@ -174,7 +174,7 @@ def test_a_choice_is_kept_once_everything_is_loaded() -> None:
     vectors = gaussian(np.random.default_rng(3), 600, 64)
     built = build_segment("scan", 0, vectors, BuildOptions("cosine"))
     segment = Segment("scan", "cosine", 0, 600, None, np.zeros(64, np.float32), None)
-    segment.set_curves(((20, 0.9, 0.9), (70, 0.995, 1.0)), ((200, 0.995, 1.0),), 70, 200, 0.99)
+    segment.set_curves(((20, 0.9, 0.9), (70, 0.995, 1.0)), ((200, 0.995, 1.0),), 0.99)
     assert choose(segment, 600, 10, None, 0.99).index is None and choose(segment, 600, 10, 50, 0.99).index is None
     segment.fill(built)
     chosen = choose(segment, 600, 10, 50, 0.99)

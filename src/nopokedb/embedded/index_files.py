@@ -114,7 +114,7 @@ class Loading:
 
 def _give_figures(segment: Segment, file: SegmentFile) -> None:
     """What calibration found when it was sealed."""
-    segment.set_curves(file.curve_at_10, file.curve_at_100, file.ef_at_10, file.ef_at_100, file.recall)
+    segment.set_curves(file.curve_at_10, file.curve_at_100, file.recall, (file.ef_at_10, file.ef_at_100))
     if file.cost:
         segment.cost = Cost(*file.cost)
 

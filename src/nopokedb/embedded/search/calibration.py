@@ -171,14 +171,15 @@ def calibrate(
 ) -> bool:
     """Give the segment its curves of recall. False: it cannot reach the goal and is refused."""
     found = _Found(segment, truth, space, vectors, norms, bits)
-    longest = min(LONGEST, max(64, segment.row_count // 4))
+    most = max(64, segment.row_count // 4)
+    longest = min(LONGEST, most)
     if segment.nested_lists:
         for length in (min(_FIRST_LOOK, longest), longest):
             if not all(found.reaches(k, HIGHEST) for k in KS):
                 found.measure_up_to(length)
     else:
-        further = min(_LONGEST_WALK, max(64, segment.row_count // 4))
-        for length in sorted({*_lengths(KS[0], longest, _STEP), *_lengths(longest, further, _STEP), *KS}):
+        further = _lengths(longest, min(_LONGEST_WALK, most), _STEP)
+        for length in sorted({*_lengths(KS[0], longest, _STEP), *further, *KS}):
             if length > LONGEST and found.reaches(KS[0], GOAL):
                 break
             found.measure(length)
@@ -190,9 +191,7 @@ def calibrate(
     ef_at_10 = shortest(at_10, GOAL)
     if ef_at_10 is None:
         return False
-    # A list that cannot reach 100 within the ladder grows with k from what 10 needed, exact search being near.
-    ef_at_100 = shortest(at_100, GOAL) or max(longest, 10 * ef_at_10)
-    segment.set_curves(at_10, at_100, ef_at_10, ef_at_100, found.mean(10, ef_at_10))
+    segment.set_curves(at_10, at_100, found.mean(10, ef_at_10))
     return True
 
 

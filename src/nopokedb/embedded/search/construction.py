@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import faiss
 import numpy as np
@@ -105,13 +104,11 @@ def _first_good(
         if needs_holdout(recipe.kind):
             chosen = np.random.default_rng(start).choice(live, min(SAMPLE, len(live) // 8), replace=False)
             held_out = np.sort(chosen) - start
-            others = held_out + start
-            truth = _begun(beside, truth_of_held_out, space, vectors, source.norms, live, others, source.recent)
+            find = partial(truth_of_held_out, space, vectors, source.norms, live, held_out + start, source.recent)
+            truth = _begun(beside, find)
         else:
-            truth_of_all = truth_of_all or _begun(
-                beside, truth_of_rows, space, vectors, source.norms, live, source.recent
-            )
-            truth = truth_of_all
+            find = partial(truth_of_rows, space, vectors, source.norms, live, source.recent)
+            truth = truth_of_all = truth_of_all or _begun(beside, find)
         options = BuildOptions(space, M, ef_construction, recipe.fine, should_stop)
         try:
             segment = build_segment(recipe.kind, start, vectors[start : source.stop], options, held_out)
@@ -135,9 +132,9 @@ def _first_good(
     return None
 
 
-def _begun(beside: ThreadPoolExecutor, find: Callable[..., Truth], *arguments: Any) -> Callable[[], Truth]:
+def _begun(beside: ThreadPoolExecutor, find: Callable[[], Truth]) -> Callable[[], Truth]:
     """Its result, once that is asked for; found in another thread until then if one can be had."""
     try:
-        return beside.submit(find, *arguments).result
+        return beside.submit(find).result
     except RuntimeError:  # the interpreter is ending, or the system's limit is reached
-        return partial(find, *arguments)
+        return find

@@ -88,13 +88,14 @@ class Segment:
         """Whether this graph keeps the other index beside itself: a scan of the same rows."""
         return self.kind != "scan" and other.kind == "scan" and (self.start, self.stop) == (other.start, other.stop)
 
-    def set_curves(self, at_10: Curve, at_100: Curve, ef_at_10: int, ef_at_100: int, recall: float) -> None:
-        """What calibration found. The two lengths are those for GOAL; an index from before there were curves has
-        nothing else."""
+    def set_curves(
+        self, at_10: Curve, at_100: Curve, recall: float, known: tuple[int | None, int | None] = (None, None)
+    ) -> None:
+        """What calibration found. An index from before there were curves has nothing but the lengths for GOAL that are
+        `known`."""
         self.curves = {10: at_10, 100: at_100}
-        self._lengths = {GOAL: (ef_at_10, ef_at_100)}
-        if at_10:
-            self._lengths[GOAL] = self._lengths_for(GOAL)
+        self._lengths = {GOAL: known}
+        self._lengths[GOAL] = self._lengths_for(GOAL)
         self.recall = recall
 
     @property

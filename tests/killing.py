@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,3 +51,21 @@ def run_killed_at(limit: int, code: str, *arguments: object) -> int | None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return int(done.stdout.split()[-1]) if done.returncode == 0 else None
+
+
+def kill_at_each(root: Path, limits: range, attempt: Callable[[Path, int, Callable[[], object]], object]) -> None:
+    """Fork for each of these limits, and make the attempt there on a copy of the folder `root/db`, until one comes to
+    its end: its limit and exit status are printed. An attempt gets the copy, the limit for `die_at`, and what writes a
+    byte to `root/LIMIT.acks`, for what it acknowledges."""
+    for limit in limits:
+        folder = root / str(limit)
+        shutil.copytree(root / "db", folder)
+        pid = os.fork()
+        if not pid:
+            acks = os.open(f"{folder}.acks", os.O_WRONLY | os.O_CREAT)
+            attempt(folder, limit, lambda: os.write(acks, b"."))  # noqa: B023  # called before the loop goes on
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status):
+            print(limit, os.WEXITSTATUS(status))
+            return

@@ -34,31 +34,26 @@ STEPS: list[Callable[[NoPokeDB], object]] = [
 
 # The parent of all attempts has loaded everything and done nothing yet, so each attempt is a fork.
 KILLED = """
-import os, shutil, sys
+import sys
+from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from killing import die_at
+from killing import die_at, kill_at_each
 import nopokedb.embedded.engine
 from nopokedb import NoPokeDB
 from nopokedb.embedded import sealing, upkeep
 from test_compaction_faults import STEPS
 sealing.SEAL_ROWS = 128
-root = sys.argv[1]
-for limit in range(1, 400):
-    folder = os.path.join(root, str(limit))
-    shutil.copytree(os.path.join(root, "db"), folder)
-    pid = os.fork()
-    if not pid:
-        acks = os.open(folder + ".acks", os.O_WRONLY | os.O_CREAT)
-        db = NoPokeDB(path=folder)
-        die_at(limit)
-        for step in STEPS:
-            step(db)
-            os.write(acks, b".")
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if not os.WIFSIGNALED(status):
-        print(limit, os.WEXITSTATUS(status))
-        break
+
+
+def attempt(folder, limit, acknowledge):
+    db = NoPokeDB(path=folder)
+    die_at(limit)
+    for step in STEPS:
+        step(db)
+        acknowledge()
+
+
+kill_at_each(Path(sys.argv[1]), range(1, 400), attempt)
 """
 
 

@@ -152,33 +152,28 @@ def test_a_disk_that_fails(tmp_path: Path, small_slices: None, names: tuple[str,
 
 
 KILLED = """
-import os, shutil, sys
+import sys
+from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from killing import die_at
+from killing import die_at, kill_at_each
 from two_models import OLD, Hashed
 import nopokedb.embedded.engine
 from nopokedb import NoPokeDB
 from nopokedb.embedded import new_generation
 new_generation.SLICE_RECORDS = 16
-root = sys.argv[1]
-for limit in range(1, 1000, 4):
-    folder = os.path.join(root, str(limit))
-    shutil.copytree(os.path.join(root, "db"), folder)
-    pid = os.fork()
-    if not pid:
-        acks = os.open(folder + ".acks", os.O_WRONLY | os.O_CREAT)
-        db = NoPokeDB(path=folder, embed=OLD)
-        model = Hashed("new", 12, [lambda: db.upsert(3, text="meanwhile") or os.write(acks, b".")])
-        die_at(limit)
-        db.reembed(model, snapshot="old")
-        os.write(acks, b".")
-        db.upsert(4, text="afterwards")
-        os.write(acks, b".")
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if not os.WIFSIGNALED(status):
-        print(limit, os.WEXITSTATUS(status))
-        break
+
+
+def attempt(folder, limit, acknowledge):
+    db = NoPokeDB(path=folder, embed=OLD)
+    model = Hashed("new", 12, [lambda: db.upsert(3, text="meanwhile") or acknowledge()])
+    die_at(limit)
+    db.reembed(model, snapshot="old")
+    acknowledge()
+    db.upsert(4, text="afterwards")
+    acknowledge()
+
+
+kill_at_each(Path(sys.argv[1]), range(1, 1000, 4), attempt)
 """
 
 
